@@ -1,0 +1,1 @@
+"""asyncq: asynchronous deep reinforcement learning on one machine."""

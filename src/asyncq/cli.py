@@ -1,0 +1,75 @@
+"""The command line: one configuration dataclass a command, and its fields are the flags."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tyro
+
+from asyncq.config import TrainConfig
+from asyncq.errors import UsageError
+
+COMMANDS = {
+    "train": "train an agent",
+    "play": "watch an agent play, or record it",
+    "evaluate": "measure an agent over full games",
+}
+USAGE = "usage: asyncq COMMAND [FLAGS]\n\ncommands:\n" + "\n".join(
+    f"  {name:10} {text}" for name, text in COMMANDS.items()
+)
+
+
+def main() -> None:
+    """Run the command line and exit; UsageError becomes one line on stderr and status 2."""
+    try:
+        sys.exit(run(sys.argv[1:]))
+    except UsageError as error:
+        print(f"asyncq: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit status."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE + "\n\nasyncq COMMAND --help explains a command's flags.")
+        return 0
+    command, rest = arguments[0], list(arguments[1:])
+    if command not in COMMANDS:
+        raise UsageError(f"there is no command {command}; choose one of: {', '.join(COMMANDS)}")
+    runners: dict[str, Callable[[list[str]], int]] = {"train": _train, "play": _play, "evaluate": _evaluate}
+    return runners[command](rest)
+
+
+def _train(arguments: list[str]) -> int:
+    default = TrainConfig()
+    if "--config" in arguments:
+        position = arguments.index("--config")
+        default = read_config(arguments[position + 1 : position + 2])
+        del arguments[position : position + 2]
+    config = tyro.cli(TrainConfig, args=arguments, default=default, prog="asyncq train")
+    from asyncq.training import train
+
+    return train(config)
+
+
+def read_config(path: list[str]) -> TrainConfig:
+    """The configuration of an earlier run, from its `config.json`."""
+    if not path:
+        raise UsageError("--config needs the path of a config.json")
+    try:
+        return TrainConfig.from_json(json.loads(Path(path[0]).read_text()))
+    except OSError as error:
+        raise UsageError(f"--config {path[0]} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"--config {path[0]} is no configuration that asyncq wrote") from error
+
+
+def _play(arguments: list[str]) -> int:
+    return 0
+
+
+def _evaluate(arguments: list[str]) -> int:
+    return 0

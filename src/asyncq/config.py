@@ -1,0 +1,257 @@
+"""What a training is asked to do: one frozen dataclass, from which come the flags, `config.json`, and the checks.
+
+A field that is None is chosen by the method and the kind of observation; `resolved` fills it in from `DEFAULTS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from asyncq.errors import UsageError
+
+METHODS = ("one-step-q", "n-step-q", "a3c")
+NETWORKS = ("a3c", "nature", "mlp")
+OPTIMIZERS = ("rmsprop", "adam", "radam")
+CORRECTIONS = ("vtrace", "none")
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("float32", "bf16")
+
+
+def _alias(*names: str) -> Any:
+    return tyro.conf.arg(aliases=list(names))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train an agent: worker processes play, one learner learns."""
+
+    method: str = "a3c"
+    """one-step-q, n-step-q or a3c."""
+    env: Annotated[str, _alias("--game")] = "ALE/Pong-v5"
+    """Gymnasium id with discrete actions and image or vector observations."""
+    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    """Modules that register third-party environments; imported in every process."""
+    processes: int = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Worker processes (default: one a core)."""
+    envs_per_process: int | None = None
+    """Environments that each worker steps together."""
+    total_steps: int = 10_000_000
+    """Env steps (agent decisions) to train for."""
+    target_return: float | None = None
+    """Stop early once the mean raw return of the last 100 training episodes reaches this."""
+    seed: int = 1
+    """Seed of environments, weights and exploration."""
+    run_dir: str | None = None
+    """Directory of this run (default: runs/<env>__<method>__<seed>__<time>)."""
+
+    n_step: int | None = None
+    """Env steps in a row in a fragment: the longest return is this long (the paper's t_max)."""
+    batch_size: int | None = None
+    """Env steps an update learns from; a multiple of n-step."""
+    passes: int | None = None
+    """Times that each fragment is learned from."""
+    gamma: float = 0.99
+    """Discount of future rewards, per env step."""
+    trace_lambda: float | None = None
+    """Mixes returns of all lengths, as in TD(lambda); 1 is the n-step return alone."""
+    learning_rate: Annotated[float | None, _alias("--lr")] = None
+    """Initial step size; falls linearly to --final-learning-rate at --total-steps."""
+    final_learning_rate: float = 0.0
+    """Step size at the end of the run."""
+    optimizer: str | None = None
+    """rmsprop, adam or radam; its statistics are shared by all workers' experience."""
+    optimizer_epsilon: float = 1e-5
+    """Added to the optimizer's denominator."""
+    max_grad_norm: float | None = None
+    """Longest gradient (L2 norm of all parameters); 0 for no limit."""
+
+    entropy_coefficient: Annotated[float | None, _alias("--beta")] = None
+    """a3c: weight of the entropy bonus."""
+    value_coefficient: float = 0.5
+    """a3c: weight of the value loss."""
+    correction: str = "vtrace"
+    """a3c: correction for fragments played with older weights: vtrace or none."""
+
+    epsilon_initial: float = 1.0
+    """Q methods: share of random actions at the start."""
+    epsilon_final: tuple[float, ...] = (0.1, 0.01, 0.5)
+    """Q methods: final shares of random actions; each environment samples one of them."""
+    epsilon_probabilities: tuple[float, ...] = (0.4, 0.3, 0.3)
+    """Q methods: probability of each of --epsilon-final."""
+    epsilon_anneal_frames: int | None = None
+    """Q methods: frames until the final epsilon is reached (default: 4M, at most a tenth of the run)."""
+    target_interval: int | None = None
+    """Q methods: env steps between copies into the target network; 0 for none: the newest weights are the target."""
+
+    queue_size: int = 2
+    """Fragments that each worker's lane of the queue holds; the bound on how stale experience can be."""
+    publish_interval: Annotated[int, _alias("--swap-freq")] = 1
+    """Updates between broadcasts of the weights to the workers."""
+    reward_scale: float = 1.0
+    """Multiplies rewards before they are clipped and learned from; reported returns stay raw."""
+    reward_clip: float | None = None
+    """Largest absolute reward learned from; 0 for no limit (default: 1 for images, none for vectors)."""
+    life_loss_ends: bool = False
+    """Atari: learn as if losing a life ended the episode; play and report full games all the same."""
+
+    network: str | None = None
+    """a3c (the paper's), nature or mlp (default: a3c for images, mlp for vectors)."""
+    layer_norm: bool | None = None
+    """Normalise the activations of every hidden layer."""
+    frame_stack: int | None = None
+    """Newest frames in one observation (default: 4 for images, 1 for vectors)."""
+    frame_skip: int | None = None
+    """Frames that each action lasts (default: 4 for Atari, else 1)."""
+
+    device: str = "auto"
+    """The learner's device: auto, cpu or cuda."""
+    precision: str = "float32"
+    """The learner's arithmetic: float32 or bf16."""
+    save_interval: Annotated[int, _alias("--save-freq")] = 1_000_000
+    """Env steps between weights files."""
+    report_interval: float = 5.0
+    """Seconds between reports."""
+    quiet: bool = False
+    """Print nothing but errors and where the results are."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work. Raises UsageError with the reason."""
+        _choice("--method", self.method, METHODS)
+        _choice("--correction", self.correction, CORRECTIONS)
+        _choice("--device", self.device, DEVICES)
+        _choice("--precision", self.precision, PRECISIONS)
+        if self.network is not None:
+            _choice("--network", self.network, NETWORKS)
+        if self.optimizer is not None:
+            _choice("--optimizer", self.optimizer, OPTIMIZERS)
+        for name in ("processes", "total_steps", "queue_size", "publish_interval", "save_interval"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("envs_per_process", "n_step", "batch_size", "passes", "frame_stack", "frame_skip"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
+        for name in ("max_grad_norm", "reward_clip", "target_interval", "entropy_coefficient", "epsilon_anneal_frames"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 0)
+        for name in ("final_learning_rate", "seed", "optimizer_epsilon", "value_coefficient"):
+            _at_least(name, getattr(self, name), 0)
+        for name in ("gamma", "trace_lambda", "epsilon_initial"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UsageError(f"{_flag(name)} is {value}; it must lie between 0 and 1")
+        for name in ("learning_rate", "reward_scale", "report_interval"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{_flag(name)} is {value}; it must be greater than 0")
+        self._check_epsilons()
+        self._check_combinations()
+
+    def _check_epsilons(self) -> None:
+        if len(self.epsilon_final) != len(self.epsilon_probabilities):
+            raise UsageError(
+                f"--epsilon-final has {len(self.epsilon_final)} values and --epsilon-probabilities "
+                f"{len(self.epsilon_probabilities)}; give one probability for each epsilon"
+            )
+        if any(not 0 <= epsilon <= 1 for epsilon in self.epsilon_final):
+            raise UsageError(f"--epsilon-final {self.epsilon_final} must lie between 0 and 1")
+        if any(p < 0 for p in self.epsilon_probabilities) or abs(sum(self.epsilon_probabilities) - 1) > 1e-6:
+            raise UsageError(f"--epsilon-probabilities {self.epsilon_probabilities} must be positive and add up to 1")
+
+    def _check_combinations(self) -> None:
+        if self.n_step and self.batch_size and self.batch_size % self.n_step:
+            raise UsageError(
+                f"--batch-size {self.batch_size} is no multiple of --n-step {self.n_step}; an update takes whole "
+                f"sequences of n-step env steps, so use --batch-size {-(-self.batch_size // self.n_step) * self.n_step}"
+            )
+        if self.method == "a3c" and self.target_interval:
+            raise UsageError("--target-interval is for the Q methods; a3c has no target network, so leave it out")
+        if self.method != "a3c" and self.entropy_coefficient:
+            raise UsageError("--entropy-coefficient is for a3c; the Q methods explore with --epsilon-final instead")
+        if self.learning_rate is not None and self.final_learning_rate > self.learning_rate:
+            raise UsageError(
+                f"--final-learning-rate {self.final_learning_rate} is above --learning-rate {self.learning_rate}; "
+                "the step size only falls"
+            )
+
+    @property
+    def anneal_frames(self) -> int:
+        """Frames until the final epsilon: 4M as in the paper, in shorter runs a tenth of the run."""
+        if self.epsilon_anneal_frames is not None:
+            return self.epsilon_anneal_frames
+        return min(4_000_000, self.total_steps * (self.frame_skip or 1) // 10)
+
+    def resolved(self, kind: str, frame_skip: int) -> TrainConfig:
+        """Fill every open field for observations of `kind` "image" or "vector" and the environment's frame skip.
+
+        Raises UsageError where a default and a given value cannot work together.
+        """
+        defaults = {**SHARED_DEFAULTS[kind], **METHOD_DEFAULTS[self.method, kind], "frame_skip": frame_skip}
+        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        if self.batch_size is None and self.n_step is not None:
+            missing["batch_size"] = max(1, missing["batch_size"] // self.n_step) * self.n_step
+        if self.n_step is None and self.batch_size is not None:
+            missing["n_step"] = _largest_divisor(self.batch_size, missing["n_step"])
+        if kind == "vector" and self.network in ("a3c", "nature"):
+            raise UsageError(f"--network {self.network} takes images, but {self.env} gives vectors; use --network mlp")
+        if kind == "image" and self.network == "mlp":
+            raise UsageError(f"--network mlp takes vectors, but {self.env} gives images; use --network a3c or nature")
+        if kind == "vector" and (self.frame_stack or 1) > 1:
+            raise UsageError(f"--frame-stack {self.frame_stack} is for images, but {self.env} gives vectors; leave it out")
+        return dataclasses.replace(self, **missing)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `config.json` and the weights file hold them."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TrainConfig:
+        """Raises UsageError if `values` holds a setting that does not exist."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise UsageError(f"unknown settings in the configuration: {', '.join(unknown)}")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
+    "image": {"network": "a3c", "frame_stack": 4, "reward_clip": 1.0, "max_grad_norm": 0.5, "envs_per_process": 16},
+    "vector": {"network": "mlp", "frame_stack": 1, "reward_clip": 0.0, "max_grad_norm": 0.5, "envs_per_process": 8},
+}
+
+_A3C = {"passes": 1, "entropy_coefficient": 0.01, "target_interval": 0, "layer_norm": False, "trace_lambda": 0.95}
+_Q = {"entropy_coefficient": 0.0, "layer_norm": True, "trace_lambda": 0.65, "optimizer": "radam", "learning_rate": 5e-4}
+
+METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
+    ("a3c", "image"): {**_A3C, "n_step": 20, "batch_size": 80, "learning_rate": 7e-4, "optimizer": "rmsprop"},
+    ("a3c", "vector"): {**_A3C, "n_step": 16, "batch_size": 64, "learning_rate": 1e-3, "optimizer": "rmsprop"},
+    ("n-step-q", "image"): {**_Q, "n_step": 32, "batch_size": 128, "passes": 2, "target_interval": 0},
+    ("n-step-q", "vector"): {**_Q, "n_step": 16, "batch_size": 64, "passes": 2, "target_interval": 0},
+    ("one-step-q", "image"): {**_Q, "n_step": 16, "batch_size": 64, "passes": 1, "target_interval": 10_000},
+    ("one-step-q", "vector"): {**_Q, "n_step": 8, "batch_size": 64, "passes": 1, "target_interval": 1_000},
+}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _choice(flag: str, value: str, known: Iterable[str]) -> None:
+    known = list(known)
+    if value not in known:
+        near = difflib.get_close_matches(value, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"{flag} {value} is unknown; choose one of: {', '.join(known)}{hint}")
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise UsageError(f"{_flag(name)} is {value}; it must be at least {least}")
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return max(divisor for divisor in range(1, min(number, limit) + 1) if number % divisor == 0)

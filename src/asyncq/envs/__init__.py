@@ -1,0 +1,82 @@
+"""Environments: every family gives a Gymnasium vector environment whose observations are stacked frames or vectors.
+
+All of them reset in the step after an episode's last (`AutoresetMode.NEXT_STEP`), so an episode's last observation is
+always there to bootstrap from. Whoever adds a family writes one file with `describe` and `make`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+import ale_py
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+
+from asyncq.envs import atari, pixels, vectors
+from asyncq.envs.spec import EnvironmentSpec
+from asyncq.errors import UsageError
+
+__all__ = ["EnvironmentSpec", "describe", "make_env"]
+
+FAMILIES = {"atari": atari, "pixels": pixels, "vectors": vectors}
+
+
+def describe(
+    env_id: str, imports: tuple[str, ...] = (), frame_stack: int | None = None, frame_skip: int | None = None
+) -> EnvironmentSpec:
+    """Find out what `env_id` is. Raises UsageError if it is unknown or of a kind that cannot be learned here."""
+    registered = _find(env_id, imports)
+    if atari.is_atari(registered):
+        return atari.describe(registered, frame_stack or 4, frame_skip or 4)
+    try:
+        env = gym.make(env_id)
+    except (gym.error.Error, ImportError) as error:
+        raise UsageError(f"environment {env_id} cannot be made: {_one_line(error)}") from error
+    try:
+        return _describe_spaces(env, env_id, imports, frame_stack, frame_skip)
+    finally:
+        env.close()
+
+
+def _describe_spaces(
+    env: gym.Env[Any, Any], env_id: str, imports: tuple[str, ...], frame_stack: int | None, frame_skip: int | None
+) -> EnvironmentSpec:
+    actions, observations = env.action_space, env.observation_space
+    if not isinstance(actions, gym.spaces.Discrete):
+        raise UsageError(f"the actions of {env_id} are {actions}; only Discrete actions are supported")
+    if isinstance(observations, gym.spaces.Box) and pixels.is_image(observations):
+        return pixels.describe(env_id, imports, int(actions.n), int(actions.start), frame_stack or 4, frame_skip or 1)
+    if isinstance(observations, gym.spaces.Box) and len(observations.shape) == 1:
+        size = observations.shape[0]
+        return vectors.describe(env_id, imports, size, int(actions.n), int(actions.start), frame_skip or 1)
+    raise UsageError(f"the observations of {env_id} are {observations}; only images and vectors (Box) are supported")
+
+
+def make_env(
+    spec: EnvironmentSpec, num_envs: int, *, threads: int = 1, render: bool = False
+) -> gym.vector.VectorEnv[Any, Any, Any]:
+    """`num_envs` environments that step together; `render` makes `env.render()` return one RGB picture each."""
+    _find(spec.env_id, spec.imports)
+    return FAMILIES[spec.family].make(spec, num_envs, threads=threads, render=render)
+
+
+def _find(env_id: str, imports: Iterable[str]) -> EnvSpec:
+    gym.register_envs(ale_py)
+    for module in imports:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UsageError(f"--import {module} failed: {_one_line(error)}") from error
+    try:
+        return gym.spec(env_id)
+    except gym.error.Error as error:
+        near = difflib.get_close_matches(env_id, gym.registry, 3, cutoff=0.5)
+        hint = f"; the nearest ids are {', '.join(near)}" if near else ""
+        raise UsageError(f"environment {env_id} is unknown{hint}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

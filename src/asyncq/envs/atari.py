@@ -1,0 +1,88 @@
+"""Atari 2600 on ale-py's own C++ vector environment, with the usual preprocessing.
+
+Maximum of the last two frames, grey, 84x84, stacked; up to 30 no-ops and FIRE at the start of a game
+(Machado et al. 2018). Sticky actions are those of the id: 0.25 for `ALE/X-v5`, none for `XNoFrameskip-v4`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+from ale_py.vector_env import AtariVectorEnv
+from gymnasium.envs.registration import EnvSpec
+
+from asyncq.envs.spec import EnvironmentSpec
+
+SIZE = 84
+
+
+def is_atari(registered: EnvSpec) -> bool:
+    return registered.entry_point == "ale_py.env:AtariEnv" and registered.kwargs.get("obs_type", "rgb") != "ram"
+
+
+def describe(registered: EnvSpec, frame_stack: int, frame_skip: int) -> EnvironmentSpec:
+    settings = registered.kwargs
+    env = AtariVectorEnv(settings["game"], 1, num_threads=1, full_action_space=settings["full_action_space"])
+    actions = int(env.single_action_space.n)
+    env.close()
+    return EnvironmentSpec(
+        env_id=registered.id,
+        family="atari",
+        frame_shape=(SIZE, SIZE),
+        frame_dtype="uint8",
+        frame_stack=frame_stack,
+        frame_skip=frame_skip,
+        actions=actions,
+        sticky=settings["repeat_action_probability"],
+        max_frames=settings["max_num_frames_per_episode"],
+    )
+
+
+def make(spec: EnvironmentSpec, num_envs: int, *, threads: int, render: bool) -> gym.vector.VectorEnv[Any, Any, Any]:
+    env = _make(spec, num_envs, threads)
+    if not render:
+        return env
+    twin = _make(spec, num_envs, threads, grayscale=False, img_height=210, img_width=160, stack_num=1)
+    return WithPicture(env, twin)
+
+
+def _make(spec: EnvironmentSpec, num_envs: int, threads: int, **picture: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
+    settings = gym.spec(spec.env_id).kwargs
+    shape = {"img_height": SIZE, "img_width": SIZE, "stack_num": spec.frame_stack}
+    return AtariVectorEnv(  # type: ignore[no-any-return]
+        settings["game"],
+        num_envs,
+        num_threads=threads,
+        max_num_frames_per_episode=spec.max_frames,
+        repeat_action_probability=spec.sticky,
+        full_action_space=settings["full_action_space"],
+        frameskip=spec.frame_skip,
+        reward_clipping=False,
+        **{**shape, **picture},
+    )
+
+
+class WithPicture(gym.vector.VectorWrapper):
+    """Steps a twin with the same seeds and actions, whose observations are the full RGB screen."""
+
+    def __init__(self, env: gym.vector.VectorEnv[Any, Any, Any], twin: gym.vector.VectorEnv[Any, Any, Any]) -> None:
+        super().__init__(env)
+        self.twin = twin
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        if seed is None:
+            raise ValueError("two games that stay in step need a seed")
+        self._screen, _ = self.twin.reset(seed=seed, options=options)
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        self._screen, *_ = self.twin.step(actions)
+        return self.env.step(actions)
+
+    def render(self) -> tuple[Any, ...]:
+        return tuple(self._screen[:, 0])
+
+    def close(self, **kwargs: Any) -> None:
+        self.twin.close(**kwargs)
+        self.env.close(**kwargs)

@@ -1,0 +1,51 @@
+"""Any other environment that shows images: grey, 84x84 with scikit-image's antialiased resize, stacked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.wrappers import FrameStackObservation, TransformObservation
+from skimage.color import rgb2gray
+from skimage.transform import resize
+
+from asyncq.envs.spec import EnvironmentSpec
+from asyncq.envs.vectors import make_synchronous
+
+SIZE = 84
+
+
+def is_image(space: gym.spaces.Box) -> bool:
+    return space.dtype == np.uint8 and (len(space.shape) == 2 or (len(space.shape) == 3 and space.shape[-1] in (1, 3)))
+
+
+def describe(
+    env_id: str, imports: tuple[str, ...], actions: int, first_action: int, frame_stack: int, frame_skip: int
+) -> EnvironmentSpec:
+    return EnvironmentSpec(
+        env_id=env_id,
+        family="pixels",
+        frame_shape=(SIZE, SIZE),
+        frame_dtype="uint8",
+        frame_stack=frame_stack,
+        frame_skip=frame_skip,
+        actions=actions,
+        first_action=first_action,
+        imports=imports,
+    )
+
+
+def make(spec: EnvironmentSpec, num_envs: int, *, threads: int, render: bool) -> gym.vector.VectorEnv[Any, Any, Any]:
+    return make_synchronous(spec, num_envs, render, lambda env: _stacked(env, spec.frame_stack))
+
+
+def _stacked(env: gym.Env[Any, Any], frame_stack: int) -> gym.Env[Any, Any]:
+    grey = TransformObservation(env, grey_frame, gym.spaces.Box(0, 255, (SIZE, SIZE), np.uint8))
+    return FrameStackObservation(grey, frame_stack, padding_type="zero")
+
+
+def grey_frame(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """`picture[H, W]`, `[H, W, 1]` or `[H, W, 3]` uint8 -> `[84, 84]` uint8."""
+    grey = rgb2gray(picture) if picture.shape[-1] == 3 and picture.ndim == 3 else picture.squeeze() / 255.0
+    return np.rint(255 * resize(grey, (SIZE, SIZE), anti_aliasing=True)).astype(np.uint8)

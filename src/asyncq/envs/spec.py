@@ -1,0 +1,58 @@
+"""All that has to be known of an environment to play it exactly as it was played in training."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """An environment and its preprocessing, as plain values; a weights file holds it."""
+
+    env_id: str
+    family: str
+    """"atari", "pixels" or "vectors"."""
+    frame_shape: tuple[int, ...]
+    """One frame without its stack: `(height, width)`, or `(size,)` of a vector."""
+    frame_dtype: str
+    frame_stack: int
+    frame_skip: int
+    actions: int
+    first_action: int = 0
+    """The environment counts its actions from here."""
+    sticky: float = 0.0
+    """Probability that the previous action is repeated, each frame."""
+    max_frames: int | None = None
+    """Frames after which the environment itself truncates an episode."""
+    imports: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """"image" or "vector": what the networks care about."""
+        return "vector" if self.family == "vectors" else "image"
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """One stacked observation: `(stack, height, width)` or `(size,)`."""
+        return self.frame_shape if self.kind == "vector" else (self.frame_stack, *self.frame_shape)
+
+    def latest_frames(self, observations: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The newest frame of each of `observations[E, ...]`."""
+        return observations if self.frame_stack == 1 else observations[:, -1]
+
+    def stacks(self, observations: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """All frames of `observations[E, ...]`, oldest first: `[S, E, ...]`."""
+        if self.kind == "vector":
+            return observations[np.newaxis]
+        return np.moveaxis(observations, 1, 0)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> EnvironmentSpec:
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

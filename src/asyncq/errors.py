@@ -1,0 +1,5 @@
+"""The one kind of error that is the user's to mend."""
+
+
+class UsageError(Exception):
+    """Says in one line what is wrong with the input and how to mend it; the command line exits with status 2."""

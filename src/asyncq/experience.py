@@ -1,0 +1,201 @@
+"""Fragments of experience and the bounded queue that carries them from the workers to the learner.
+
+The queue is a set of lanes, one a worker: a ring of preallocated slots with one writer and one reader, and two counters
+that say how many fragments were ever committed and released. No lock, no pickling, no message per step. A worker
+whose lane is full waits: this bound is what keeps the experience fresh.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from asyncq.shared import CACHE_LINE, Array, Bell, SharedBuffer, aligned
+
+
+@dataclass(frozen=True)
+class FragmentLayout:
+    """Shapes of a fragment: T steps of E environments; a frame is one observation without its stack."""
+
+    steps: int
+    envs: int
+    frame_shape: tuple[int, ...]
+    frame_dtype: str
+    frame_stack: int
+
+    def fields(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
+        """Shape and type of every array of a fragment, by its name."""
+        table = (self.steps, self.envs)
+        return {
+            "frames": ((self.steps + self.frame_stack, self.envs, *self.frame_shape), self.frame_dtype),
+            "actions": (table, "int64"),
+            "rewards": (table, "float32"),
+            "discounts": (table, "float32"),
+            "mask": (table, "float32"),
+            "behaviour_log_probs": (table, "float32"),
+            "episode_returns": (table, "float32"),
+            "episode_lengths": (table, "int64"),
+            "header": ((2,), "int64"),
+        }
+
+    def slot_size(self) -> int:
+        """Bytes that one fragment takes."""
+        return sum(aligned(int(np.prod(shape)) * np.dtype(dtype).itemsize) for shape, dtype in self.fields().values())
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """T consecutive steps of E environments, as views of a slot. `mask` is 0 at steps that were no decisions
+    (the environment was being reset); the observation there is the last one of the finished episode.
+
+    `frames[T+S, E, ...]`: every frame once; observation t is the stack of frames t to t+S-1, see `stack_frames`.
+    `actions, rewards, discounts, mask, behaviour_log_probs: [T, E]`; rewards are raw, discounts are gamma, or 0 where
+    the episode terminated. `episode_returns[T, E]`: raw return of the episode that ended with this step, else NaN;
+    `episode_lengths[T, E]` likewise, in env steps.
+    """
+
+    frames: Array
+    actions: Array
+    rewards: Array
+    discounts: Array
+    mask: Array
+    behaviour_log_probs: Array
+    episode_returns: Array
+    episode_lengths: Array
+    header: Array
+
+    @property
+    def weights_version(self) -> int:
+        """Version of the weights that it was played with."""
+        return int(self.header[0])
+
+    @property
+    def finished_ns(self) -> int:
+        """When it was committed, on the machine's monotonic clock."""
+        return int(self.header[1])
+
+
+def stack_frames(frames: torch.Tensor, mask: torch.Tensor, frame_stack: int) -> torch.Tensor:
+    """Rebuild stacked observations from single frames.
+
+    Args:
+        frames: `[T+S, E, ...]`, oldest first; the first S are the stack of the first observation.
+        mask: `[T, E]`, 0 where a step reset its environment, so that the next observation begins an episode.
+        frame_stack: S. With 1 the frames are the observations, and no axis is added.
+
+    Returns:
+        `[T+1, E, S, ...]`; frames from before an episode's start are zero, as ale-py pads them.
+    """
+    if frame_stack == 1:
+        return frames
+    stacked = frames.unfold(0, frame_stack, 1).movedim(-1, 2).contiguous()
+    steps = stacked.shape[0] - 1
+    for reset, env in (mask == 0).nonzero().tolist():
+        for age in range(min(frame_stack - 1, steps - reset)):
+            stacked[reset + 1 + age, env, : frame_stack - 1 - age] = 0
+    return stacked
+
+
+class Lane:
+    """One worker's part of the queue: a ring of `slots` fragments with one writer and one reader."""
+
+    def __init__(self, layout: FragmentLayout, slots: int, ready: Bell) -> None:
+        self.layout = layout
+        self.slots = slots
+        self._ready = ready
+        self._free = Bell()
+        self._memory = SharedBuffer(2 * CACHE_LINE + slots * layout.slot_size())
+        self._attach()
+
+    def _attach(self) -> None:
+        self._committed = self._memory.array((1,), np.int64)
+        self._released = self._memory.array((1,), np.int64, CACHE_LINE)
+        self._taken = int(self._released[0])
+        self._fragments = [self._view(slot) for slot in range(self.slots)]
+
+    def _view(self, slot: int) -> Fragment:
+        offset = 2 * CACHE_LINE + slot * self.layout.slot_size()
+        arrays = {}
+        for name, (shape, dtype) in self.layout.fields().items():
+            arrays[name] = self._memory.array(shape, dtype, offset)
+            offset += aligned(arrays[name].nbytes)
+        return Fragment(**arrays)
+
+    def __getstate__(self) -> tuple[FragmentLayout, int, Bell, Bell, SharedBuffer]:
+        return self.layout, self.slots, self._ready, self._free, self._memory
+
+    def __setstate__(self, state: tuple[FragmentLayout, int, Bell, Bell, SharedBuffer]) -> None:
+        self.layout, self.slots, self._ready, self._free, self._memory = state
+        self._attach()
+
+    def __len__(self) -> int:
+        """Fragments committed and not yet released."""
+        return int(self._committed[0] - self._released[0])
+
+    def reserve(self, timeout: float) -> Fragment | None:
+        """Writer: the slot to fill next; None if the lane is still full after `timeout` seconds."""
+        if len(self) == self.slots:
+            self._free.wait(timeout)
+        if len(self) == self.slots:
+            return None
+        return self._fragments[int(self._committed[0]) % self.slots]
+
+    def commit(self, weights_version: int) -> None:
+        """Writer: hand the reserved fragment over, played with the weights of this version."""
+        self._fragments[int(self._committed[0]) % self.slots].header[:] = weights_version, time.monotonic_ns()
+        self._committed[0] += 1
+        self._ready.ring()
+
+    def peek(self) -> Fragment | None:
+        """Reader: the oldest fragment that was not taken yet."""
+        if self._taken == self._committed[0]:
+            return None
+        return self._fragments[self._taken % self.slots]
+
+    def take(self) -> None:
+        """Reader: keep the fragment that `peek` showed, until `release`."""
+        self._taken += 1
+
+    def release(self) -> None:
+        """Reader: give all slots that were taken back to the writer."""
+        if self._released[0] != self._taken:
+            self._released[0] = self._taken
+            self._free.ring()
+
+
+class ExperienceQueue:
+    """All lanes, read by the learner in the order in which fragments were finished."""
+
+    def __init__(self, layout: FragmentLayout, workers: int, slots_per_lane: int) -> None:
+        self._ready = Bell()
+        self.lanes = [Lane(layout, slots_per_lane, self._ready) for _ in range(workers)]
+
+    def take(self, timeout: float) -> Fragment | None:
+        """The oldest fragment, or None if there is none within `timeout` seconds. Valid until `release`."""
+        lane = self._oldest()
+        if lane is None:
+            self._ready.wait(timeout)
+            lane = self._oldest()
+        if lane is None:
+            return None
+        fragment = lane.peek()
+        lane.take()
+        return fragment
+
+    def _oldest(self) -> Lane | None:
+        waiting = [(fragment.finished_ns, lane) for lane in self.lanes if (fragment := lane.peek()) is not None]
+        return min(waiting, key=lambda entry: entry[0])[1] if waiting else None
+
+    def release(self) -> None:
+        """Give back every fragment taken so far."""
+        for lane in self.lanes:
+            lane.release()
+
+    @property
+    def fill(self) -> float:
+        """Share of the slots that hold a fragment, 0 to 1."""
+        return sum(len(lane) for lane in self.lanes) / sum(lane.slots for lane in self.lanes)

@@ -1,0 +1,222 @@
+"""Learner: drains the queue, updates the network by a method, publishes the weights, and reports."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asyncq.config import TrainConfig
+from asyncq.envs import EnvironmentSpec
+from asyncq.experience import ExperienceQueue, Fragment, stack_frames
+from asyncq.methods import METHODS
+from asyncq.methods.batch import Batch
+from asyncq.monitoring.metrics import Metrics
+from asyncq.networks import make_network
+from asyncq.status import StatusBoard
+from asyncq.storage.weights_file import save_weights
+from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
+
+LOOK_AROUND_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class LearnerTask:
+    """All that the learner process is given."""
+
+    config: TrainConfig
+    spec: EnvironmentSpec
+    queue: ExperienceQueue
+    board: WeightBoard
+    status: StatusBoard
+    reports: Connection
+    run_dir: Path
+    device: str
+    threads: int
+
+
+def run_learner(task: LearnerTask) -> None:
+    """Learn until a limit of the configuration is reached or the status board says stop, then save."""
+    torch.set_num_threads(task.threads)
+    torch.manual_seed(task.config.seed)
+    Learner(task).learn()
+
+
+class Learner:
+    """The network, its optimizer, and the counters of the run."""
+
+    def __init__(self, task: LearnerTask) -> None:
+        config, spec = task.config, task.spec
+        assert config.network
+        self.task, self.config = task, config
+        self.method = METHODS[config.method]
+        self.network = make_network(
+            config.network, self.method.HEADS, spec.observation_shape, spec.actions, bool(config.layer_norm)
+        ).to(task.device)
+        self.weights = flatten_parameters(self.network)
+        self.target = copy.deepcopy(self.network).requires_grad_(False) if config.target_interval else self.network
+        self.optimizer = make_optimizer(config, self.network)
+        self.updates = 0
+        self.env_steps = 0
+        self.metrics = Metrics()
+        self.next_save = config.save_interval
+        self.next_target = config.target_interval or 0
+
+    def learn(self) -> None:
+        """The learner's whole loop."""
+        self._publish()
+        self.next_report = time.monotonic() + self.config.report_interval
+        reason = None
+        while reason is None:
+            fragments = self._drain()
+            if fragments:
+                self._count(fragments)
+                self._learn_from(self._to_device(fragments))
+            if time.monotonic() >= self.next_report:
+                self._report()
+            if self.env_steps >= self.next_save:
+                self._save(f"{self.env_steps}.h5")
+                self.next_save += self.config.save_interval
+            reason = self._reason_to_stop()
+        self._report()
+        for name in (f"{self.env_steps}.h5", "latest.h5"):
+            self._save(name)
+        if not (self.task.run_dir / "weights" / "best.h5").exists():
+            self._save("best.h5")
+        self.task.reports.send({"finished": reason})
+
+    def _drain(self) -> list[Fragment]:
+        """Enough fragments for one batch, in order; none if nothing came for a while."""
+        assert self.config.batch_size
+        fragments: list[Fragment] = []
+        steps = 0
+        while steps < self.config.batch_size:
+            fragment = self.task.queue.take(LOOK_AROUND_SECONDS)
+            if fragment is None:
+                if self.task.status.stopping:
+                    return []
+                continue
+            fragments.append(fragment)
+            steps += fragment.mask.size
+            if len(fragments) == sum(lane.slots for lane in self.task.queue.lanes):
+                break
+        return fragments
+
+    def _count(self, fragments: Sequence[Fragment]) -> None:
+        for fragment in fragments:
+            self.env_steps += int(fragment.mask.sum())
+            self.metrics.add_fragment(fragment, self.updates - fragment.weights_version)
+        self.metrics.queue_fill.append(self.task.queue.fill)
+
+    def _to_device(self, fragments: Sequence[Fragment]) -> Batch:
+        """Copy the fragments out of their slots, side by side, and give the slots back."""
+
+        def gather(name: str) -> Tensor:
+            arrays = [getattr(fragment, name) for fragment in fragments]
+            return torch.from_numpy(np.concatenate(arrays, axis=1)).to(self.task.device, non_blocking=True)
+
+        mask = gather("mask")
+        observations = stack_frames(gather("frames"), mask, self.task.spec.frame_stack)
+        batch = Batch(
+            observations=observations,
+            actions=gather("actions"),
+            rewards=learned_rewards(gather("rewards"), self.config),
+            discounts=gather("discounts"),
+            mask=mask,
+            behaviour_log_probs=gather("behaviour_log_probs"),
+        )
+        self.task.queue.release()
+        return batch
+
+    def _learn_from(self, batch: Batch) -> None:
+        self._set_learning_rate()
+        for _ in range(self.config.passes or 1):
+            for minibatch in shuffled_minibatches(batch, self.config.batch_size or 1):
+                self._update(minibatch)
+
+    def _update(self, batch: Batch) -> None:
+        config = self.config
+        with torch.autocast(self.task.device, torch.bfloat16, enabled=config.precision == "bf16"):
+            loss, parts = self.method.loss(self.network, self.target, batch, config)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        limit = config.max_grad_norm or float("inf")
+        parts["grad_norm"] = torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        self.optimizer.step()
+        self.updates += 1
+        self.metrics.add_losses(parts)
+        if config.target_interval and self.env_steps >= self.next_target:
+            self.target.load_state_dict(self.network.state_dict())
+            self.next_target = self.env_steps + config.target_interval
+        if self.updates % config.publish_interval == 0:
+            self._publish()
+
+    def _publish(self) -> None:
+        self.task.board.publish(self.weights.cpu().numpy(), Snapshot(self.updates, self.env_steps))
+
+    def _set_learning_rate(self) -> None:
+        start, end = self.config.learning_rate, self.config.final_learning_rate
+        assert start is not None
+        self.learning_rate = end + (start - end) * max(0.0, 1 - self.env_steps / self.config.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+
+    def _report(self) -> None:
+        report = self.metrics.report(self.env_steps, self.updates)
+        report["learning_rate"] = getattr(self, "learning_rate", self.config.learning_rate)
+        self.task.reports.send(report)
+        self.next_report = time.monotonic() + self.config.report_interval
+        if self.metrics.is_best():
+            self._save("best.h5")
+
+    def _reason_to_stop(self) -> str | None:
+        target = self.config.target_return
+        if target is not None and self.metrics.has_full_window and self.metrics.episodic_return >= target:
+            if self.metrics.is_best():
+                self._save("best.h5")
+            return "target-return"
+        if self.env_steps >= self.config.total_steps:
+            return "total-steps"
+        return "stopped" if self.task.status.stopping else None
+
+    def _save(self, name: str) -> None:
+        parameters = {key: value.float().cpu().numpy() for key, value in self.network.state_dict().items()}
+        facts: dict[str, Any] = {"env_steps": self.env_steps, "updates": self.updates}
+        if self.metrics.episodes:
+            facts["episodic_return"] = self.metrics.episodic_return
+        save_weights(self.task.run_dir / "weights" / name, parameters, self.config, self.task.spec, facts)
+
+
+def learned_rewards(rewards: Tensor, config: TrainConfig) -> Tensor:
+    """Raw rewards, scaled and then clipped."""
+    scaled = rewards * config.reward_scale
+    return scaled.clamp(-config.reward_clip, config.reward_clip) if config.reward_clip else scaled
+
+
+def shuffled_minibatches(batch: Batch, size: int) -> Iterator[Batch]:
+    """Split a batch by environments, in random order, into parts of about `size` env steps; sequences stay whole."""
+    steps, envs = batch.actions.shape
+    parts = max(1, round(steps * envs / size))
+    if parts == 1:
+        yield batch
+        return
+    for chosen in torch.randperm(envs, device=batch.actions.device).tensor_split(parts):
+        yield Batch(*(field[:, chosen] for field in batch))
+
+
+def make_optimizer(config: TrainConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
+    """One optimizer for everyone's experience: the paper's "shared RMSProp" needs no more here."""
+    settings: dict[str, Any] = {"lr": config.learning_rate, "eps": config.optimizer_epsilon}
+    if config.optimizer == "rmsprop":
+        return torch.optim.RMSprop(network.parameters(), alpha=0.99, **settings)
+    if config.optimizer == "radam":
+        return torch.optim.RAdam(network.parameters(), **settings)
+    return torch.optim.Adam(network.parameters(), **settings)

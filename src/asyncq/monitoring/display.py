@@ -1,0 +1,145 @@
+"""Display: what a person sees in the terminal while a training runs."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from asyncq.config import TrainConfig
+from asyncq.status import StatusBoard, WorkerState
+
+STATE_STYLES = {
+    WorkerState.STARTING: "dim",
+    WorkerState.PLAYING: "green",
+    WorkerState.WAITING: "yellow",
+    WorkerState.STOPPED: "dim",
+    WorkerState.DEAD: "bold red",
+}
+
+
+class Display(Protocol):
+    """Takes reports and single lines."""
+
+    def report(self, report: dict[str, Any]) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
+    def refresh(self) -> None: ...
+
+
+@contextlib.contextmanager
+def make_display(config: TrainConfig, status: StatusBoard, run_dir: Path, device: str) -> Iterator[Display]:
+    """A live view in a terminal, plain lines elsewhere, nothing but warnings if the run is to be quiet."""
+    if config.quiet:
+        yield PlainDisplay(interval=float("inf"))
+    elif not sys.stdout.isatty():
+        print(f"asyncq: {config.method} on {config.env}, {config.processes} processes, learner on {device}, in {run_dir}")
+        yield PlainDisplay(interval=10.0)
+    else:
+        display = LiveDisplay(config, status, run_dir, device)
+        with display.live:
+            yield display
+
+
+class PlainDisplay:
+    """A line now and then."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._next = 0.0
+
+    def report(self, report: dict[str, Any]) -> None:
+        if self._interval == float("inf") or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + self._interval
+        lag = report["lag"]["mean"] if report["lag"] else 0
+        print(
+            f"{report['env_steps']:>11,} env steps  {report['sps']:>7,.0f} SPS  return {_number(report['episodic_return'])}"
+            f"  episodes {report['episodes']}  lag {lag}  queue {report['queue_fill']:.0%}",
+            flush=True,
+        )
+
+    def say(self, line: str) -> None:
+        print(f"asyncq: {line}", file=sys.stderr, flush=True)
+
+    def refresh(self) -> None:
+        pass
+
+
+class LiveDisplay:
+    """Progress, the newest figures, and each worker's state, redrawn in place."""
+
+    def __init__(self, config: TrainConfig, status: StatusBoard, run_dir: Path, device: str) -> None:
+        self._config, self._status = config, status
+        self._title = f"{config.method} · {config.env} · learner on {device}"
+        self._run_dir = run_dir
+        self._progress = Progress(
+            TextColumn("[bold]{task.completed:,.0f}[/] / {task.total:,.0f} env steps"),
+            BarColumn(None),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            expand=True,
+            speed_estimate_period=120,
+        )
+        self._bar = self._progress.add_task("train", total=config.total_steps)
+        self._report: dict[str, Any] = {}
+        self.live = Live(self._render(), console=Console(), auto_refresh=False, transient=False)
+
+    def report(self, report: dict[str, Any]) -> None:
+        self._report = report
+        self._progress.update(self._bar, completed=report["env_steps"])
+
+    def say(self, line: str) -> None:
+        self.live.console.print(line)
+
+    def refresh(self) -> None:
+        self.live.update(self._render(), refresh=True)
+
+    def _render(self) -> Panel:
+        return Panel(
+            Group(self._progress, self._figures(), self._workers()), title=self._title, subtitle=str(self._run_dir)
+        )
+
+    def _figures(self) -> Table:
+        report = self._report
+        lag = report.get("lag") or {"mean": 0, "max": 0}
+        table = Table.grid(expand=True, padding=(0, 2))
+        target = "" if self._config.target_return is None else f" (until {self._config.target_return:g})"
+        table.add_row(
+            f"[bold]{report.get('sps', 0):,.0f}[/] SPS",
+            f"return [bold]{_number(report.get('episodic_return'))}[/]{target}",
+            f"{report.get('episodes', 0):,} episodes",
+            f"lag {lag['mean']:g} (max {lag['max']})",
+            f"queue {report.get('queue_fill', 0):.0%}",
+        )
+        losses = report.get("losses", {})
+        table.add_row(*(f"{name} {value:.3g}" for name, value in list(losses.items())[:5]))
+        return table
+
+    def _workers(self) -> Table:
+        table = Table.grid(expand=True, padding=(0, 2))
+        cells = []
+        for worker in range(self._status.workers):
+            state = self._status.state(worker)
+            style = STATE_STYLES[state]
+            cells.append(f"worker {worker} [{style}]{state.name.lower()}[/] {self._status.env_steps(worker):,}")
+        columns = 4
+        for row in range(0, len(cells), columns):
+            table.add_row(*cells[row : row + columns])
+        return table
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"

@@ -1,0 +1,81 @@
+"""Metrics: what the learner counts, and the report that it makes of it."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from asyncq.experience import Fragment
+
+WINDOW = 100
+"""Episodes that `episodic_return` is the mean of."""
+
+
+class Metrics:
+    """Counts since the last report, and the last episodes."""
+
+    def __init__(self) -> None:
+        self.started = self.reported = time.monotonic()
+        self.steps_reported = 0
+        self.episodes = 0
+        self.returns: deque[float] = deque(maxlen=WINDOW)
+        self.lengths: deque[int] = deque(maxlen=WINDOW)
+        self.best = -np.inf
+        self._clear()
+
+    def _clear(self) -> None:
+        self.losses: dict[str, list[Tensor]] = defaultdict(list)
+        self.lags: list[int] = []
+        self.queue_fill: list[float] = []
+
+    def add_fragment(self, fragment: Fragment, lag: int) -> None:
+        """Count a fragment that is `lag` updates behind the learner."""
+        self.lags.append(lag)
+        ended = ~np.isnan(fragment.episode_returns)
+        self.episodes += int(ended.sum())
+        self.returns.extend(fragment.episode_returns[ended].tolist())
+        self.lengths.extend(fragment.episode_lengths[ended].tolist())
+
+    def add_losses(self, parts: dict[str, Tensor]) -> None:
+        """Keep the parts of one update's loss; they stay on their device until the report."""
+        for name, value in parts.items():
+            self.losses[name].append(value)
+
+    @property
+    def has_full_window(self) -> bool:
+        return len(self.returns) == WINDOW
+
+    @property
+    def episodic_return(self) -> float:
+        """Mean raw return of the last 100 episodes."""
+        return float(np.mean(self.returns))
+
+    def is_best(self) -> bool:
+        """Whether the last 100 episodes beat all that were asked about before."""
+        if not self.has_full_window or self.episodic_return <= self.best:
+            return False
+        self.best = self.episodic_return
+        return True
+
+    def report(self, env_steps: int, updates: int) -> dict[str, Any]:
+        """One line of `metrics.jsonl`; starts counting anew."""
+        now = time.monotonic()
+        report: dict[str, Any] = {
+            "env_steps": env_steps,
+            "seconds": round(now - self.started, 3),
+            "sps": round((env_steps - self.steps_reported) / max(now - self.reported, 1e-9), 1),
+            "updates": updates,
+            "episodes": self.episodes,
+            "episodic_return": round(self.episodic_return, 4) if self.returns else None,
+            "episodic_length": round(float(np.mean(self.lengths)), 1) if self.lengths else None,
+            "lag": {"mean": round(float(np.mean(self.lags)), 2), "max": max(self.lags)} if self.lags else None,
+            "queue_fill": round(float(np.mean(self.queue_fill)), 3) if self.queue_fill else 0.0,
+            "losses": {name: float(sum(values)) / len(values) for name, values in self.losses.items()},
+        }
+        self.reported, self.steps_reported = now, env_steps
+        self._clear()
+        return report

@@ -1,0 +1,74 @@
+"""Recorder: writes `metrics.jsonl`, TensorBoard events, `log.txt` and `summary.json` into the run directory."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+TAGS = {
+    "episodic_return": "charts/episodic_return",
+    "episodic_length": "charts/episodic_length",
+    "sps": "charts/SPS",
+    "learning_rate": "charts/learning_rate",
+    "queue_fill": "queue/fill",
+}
+
+
+class Recorder:
+    """Every report of a run goes through here, once."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._last: dict[str, Any] = {}
+
+    def __enter__(self) -> Recorder:
+        self._metrics = open(self._run_dir / "metrics.jsonl", "a", buffering=1)
+        self._log = open(self._run_dir / "log.txt", "a", buffering=1)
+        self._events = EventFileWriter(str(self._run_dir))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._metrics.close()
+        self._log.close()
+        self._events.close()
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps learned from, at the last report."""
+        return int(self._last.get("env_steps", 0))
+
+    def log(self, line: str) -> None:
+        """Add a dated line to `log.txt`."""
+        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def record(self, report: dict[str, Any]) -> None:
+        """Write one report everywhere."""
+        self._last = report
+        self._metrics.write(json.dumps(report) + "\n")
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in tagged(report)]
+        self._events.add_event(Event(step=report["env_steps"], wall_time=time.time(), summary=Summary(value=values)))
+
+    def finish(self, outcome: str) -> None:
+        """Write `summary.json`: the last report and why the run ended."""
+        self.log(outcome)
+        summary = {"outcome": outcome, **self._last}
+        if self._last.get("seconds"):
+            summary["sps"] = round(self._last["env_steps"] / self._last["seconds"], 1)
+        (self._run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def tagged(report: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers of a report under the tags that TensorBoard shows them by."""
+    for name, tag in TAGS.items():
+        if report[name] is not None:
+            yield tag, report[name]
+    for group in ("losses", "lag"):
+        for name, value in (report[group] or {}).items():
+            yield f"{group}/{name}", value

@@ -1,0 +1,110 @@
+"""Networks: a trunk that turns observations into features, and the heads that a method asks for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Outputs = tuple[Tensor, Tensor]
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+
+
+class ConvolutionalTrunk(nn.Module):
+    """Convolutions and one fully connected layer over stacked grey frames, uint8 `[B, S, H, W]` -> `[B, features]`."""
+
+    def __init__(
+        self, shape: Sequence[int], layers: Sequence[tuple[int, int, int]], features: int, layer_norm: bool
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.convolutions = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        channels, height, width = shape
+        for filters, size, stride in layers:
+            self.convolutions.append(_orthogonal(nn.Conv2d(channels, filters, size, stride)))
+            channels, height, width = filters, (height - size) // stride + 1, (width - size) // stride + 1
+            self.norms.append(nn.LayerNorm([channels, height, width]) if layer_norm else nn.Identity())
+        self.dense = _orthogonal(nn.Linear(channels * height * width, features))
+        self.dense_norm = nn.LayerNorm(features) if layer_norm else nn.Identity()
+
+    def forward(self, observations: Tensor) -> Tensor:
+        hidden = observations.to(self.dense.weight.dtype)
+        if torch.is_grad_enabled():  # backward is three times faster so; forward alone is not
+            hidden = hidden.contiguous(memory_format=torch.channels_last)
+        for layer, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            assert isinstance(convolution, nn.Conv2d)
+            # pixels are scaled to 0..1 by way of the few weights, not of the many pixels
+            weight = convolution.weight / 255 if layer == 0 else convolution.weight
+            hidden = functional.conv2d(hidden, weight, convolution.bias, convolution.stride)
+            hidden = functional.relu(norm(hidden))
+        return functional.relu(self.dense_norm(self.dense(hidden.flatten(1))))
+
+
+class DenseTrunk(nn.Module):
+    """Two hidden layers over vectors, float32 `[B, D]` -> `[B, features]`."""
+
+    def __init__(self, shape: Sequence[int], features: int, layer_norm: bool) -> None:
+        super().__init__()
+        self.features = features
+        layers: list[nn.Module] = []
+        for inputs in (math.prod(shape), features):
+            layers += [_orthogonal(nn.Linear(inputs, features)), nn.LayerNorm(features) if layer_norm else nn.Identity()]
+            layers += [nn.ReLU() if layer_norm else nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        features: Tensor = self.layers(observations.flatten(1).float())
+        return features
+
+
+class PolicyValueNetwork(nn.Module):
+    """Logits `[B, A]` and state value `[B]` on a shared trunk."""
+
+    def __init__(self, trunk: ConvolutionalTrunk | DenseTrunk, actions: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.policy = _orthogonal(nn.Linear(trunk.features, actions), gain=0.01)
+        self.value = _orthogonal(nn.Linear(trunk.features, 1), gain=1.0)
+
+    def forward(self, observations: Tensor) -> Outputs:
+        features = self.trunk(observations)
+        return self.policy(features), self.value(features).squeeze(-1)
+
+
+class QNetwork(nn.Module):
+    """Action values `[B, A]`, and the greedy one's value `[B]`."""
+
+    def __init__(self, trunk: ConvolutionalTrunk | DenseTrunk, actions: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.action_values = _orthogonal(nn.Linear(trunk.features, actions), gain=1.0)
+
+    def forward(self, observations: Tensor) -> Outputs:
+        values = self.action_values(self.trunk(observations))
+        return values, values.amax(-1)
+
+
+def make_network(
+    name: str, heads: str, observation_shape: Sequence[int], actions: int, layer_norm: bool
+) -> PolicyValueNetwork | QNetwork:
+    """Build network `name` for stacked observations of `observation_shape`, with heads "policy-value" or "q"."""
+    trunk: ConvolutionalTrunk | DenseTrunk
+    if name == "mlp":
+        trunk = DenseTrunk(observation_shape, 64, layer_norm)
+    elif name == "a3c":
+        trunk = ConvolutionalTrunk(observation_shape, [(16, 8, 4), (32, 4, 2)], 256, layer_norm)
+    else:
+        trunk = ConvolutionalTrunk(observation_shape, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512, layer_norm)
+    return PolicyValueNetwork(trunk, actions) if heads == "policy-value" else QNetwork(trunk, actions)
+
+
+def _orthogonal(layer: Layer, gain: float = math.sqrt(2)) -> Layer:
+    nn.init.orthogonal_(layer.weight, gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,64 @@
+"""Policies: from a network's outputs to actions."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asyncq.networks import Outputs
+
+
+class Policy(Protocol):
+    """How actions `[B]` are chosen, and the log probability `[B]` with which each was."""
+
+    def act(self, outputs: Outputs) -> tuple[Tensor, Tensor]: ...
+
+
+class SoftmaxPolicy:
+    """Samples from the softmax of the logits."""
+
+    def act(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        log_probs = outputs[0].float().log_softmax(-1)
+        actions = (log_probs - torch.empty_like(log_probs).exponential_().log_()).argmax(-1)  # the Gumbel-max trick
+        return actions, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
+class GreedyPolicy:
+    """Takes the best action."""
+
+    def act(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        actions = outputs[0].argmax(-1)
+        return actions, torch.zeros(len(actions))
+
+
+class EpsilonGreedyPolicy:
+    """Takes the best action, and with probability epsilon, one a row, a uniformly random one."""
+
+    def __init__(self, epsilon: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
+        self.epsilon = torch.as_tensor(epsilon)
+
+    def act(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        values, _ = outputs
+        greedy = values.argmax(-1)
+        random = torch.randint(values.shape[-1], greedy.shape)
+        actions = torch.where(torch.rand(greedy.shape) < self.epsilon, random, greedy)
+        chosen = self.epsilon / values.shape[-1] + (actions == greedy) * (1 - self.epsilon)
+        return actions, chosen.log().float()
+
+
+def sample_final_epsilons(
+    finals: tuple[float, ...], probabilities: tuple[float, ...], count: int, generator: np.random.Generator
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Final epsilons of `count` environments, as the paper samples them for its threads (section 5.1)."""
+    return generator.choice(finals, size=count, p=probabilities)
+
+
+def annealed_epsilon(
+    initial: float, final: np.ndarray[tuple[int], np.dtype[np.float64]], progress: float
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Linear from `initial` to `final` while `progress` goes from 0 to 1, and `final` from then on."""
+    result: np.ndarray[tuple[int], np.dtype[np.float64]] = initial + (final - initial) * min(1.0, progress)
+    return result

@@ -1,0 +1,63 @@
+"""Status board: what every worker is doing, and the word to stop, in shared memory for all to see."""
+
+from __future__ import annotations
+
+import enum
+import time
+
+import numpy as np
+
+from asyncq.shared import CACHE_LINE, Array, SharedBuffer
+
+
+class WorkerState(enum.IntEnum):
+    STARTING = 0
+    PLAYING = 1
+    WAITING = 2
+    """The lane is full: the learner is the slower side."""
+    STOPPED = 3
+    DEAD = 4
+
+
+class StatusBoard:
+    """Each worker writes only its own row; only the main process says stop."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._memory = SharedBuffer(CACHE_LINE * (1 + workers))
+        self._attach()
+
+    def _attach(self) -> None:
+        self._stop = self._memory.array((1,), np.int64)
+        self._rows: list[Array] = [
+            self._memory.array((3,), np.int64, CACHE_LINE * (1 + worker)) for worker in range(self.workers)
+        ]
+
+    def __getstate__(self) -> tuple[int, SharedBuffer]:
+        return self.workers, self._memory
+
+    def __setstate__(self, state: tuple[int, SharedBuffer]) -> None:
+        self.workers, self._memory = state
+        self._attach()
+
+    def request_stop(self) -> None:
+        self._stop[0] = 1
+
+    @property
+    def stopping(self) -> bool:
+        return bool(self._stop[0])
+
+    def set_state(self, worker: int, state: WorkerState) -> None:
+        self._rows[worker][0] = state
+        self._rows[worker][2] = time.monotonic_ns()
+
+    def add_steps(self, worker: int, env_steps: int) -> None:
+        self._rows[worker][1] += env_steps
+        self._rows[worker][2] = time.monotonic_ns()
+
+    def state(self, worker: int) -> WorkerState:
+        return WorkerState(int(self._rows[worker][0]))
+
+    def env_steps(self, worker: int) -> int:
+        """Env steps that this worker has played."""
+        return int(self._rows[worker][1])

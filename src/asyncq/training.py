@@ -1,0 +1,155 @@
+"""A run: the one place that creates every process, queue and board, and joins them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from asyncq.config import TrainConfig
+from asyncq.envs import describe
+from asyncq.errors import UsageError
+from asyncq.experience import ExperienceQueue, FragmentLayout
+from asyncq.learner import LearnerTask
+from asyncq.methods import METHODS
+from asyncq.monitoring.display import Display, make_display
+from asyncq.monitoring.recorder import Recorder
+from asyncq.networks import make_network
+from asyncq.status import StatusBoard
+from asyncq.supervisor import RunFailed, Supervisor
+from asyncq.weights import WeightBoard
+from asyncq.worker import WorkerTask
+
+STOP_SECONDS = 8.0
+"""How long everyone has to end in order once a stop was asked for."""
+
+
+def train(config: TrainConfig) -> int:
+    """Train as `config` says; returns the exit status: 0, 1 after a failure, or 128 + the signal that stopped it."""
+    spec = describe(config.env, config.imports, config.frame_stack, config.frame_skip)
+    config = config.resolved(spec.kind, spec.frame_skip)
+    device = choose_device(config.device)
+    run_dir = prepare_run_dir(config)
+    assert config.n_step and config.envs_per_process and config.network
+    layout = FragmentLayout(config.n_step, config.envs_per_process, spec.frame_shape, spec.frame_dtype, spec.frame_stack)
+    network = make_network(
+        config.network, METHODS[config.method].HEADS, spec.observation_shape, spec.actions, bool(config.layer_norm)
+    )
+    queue = ExperienceQueue(layout, config.processes, config.queue_size)
+    board = WeightBoard(sum(parameter.numel() for parameter in network.parameters()))
+    status = StatusBoard(config.processes)
+    reports, reports_out = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    spare_cores = len(os.sched_getaffinity(0)) - config.processes
+    learner = LearnerTask(config, spec, queue, board, status, reports_out, run_dir, device, max(1, spare_cores))
+    workers = [
+        WorkerTask(index, config, spec, lane, board, status) for index, lane in enumerate(queue.lanes)
+    ]
+    with Recorder(run_dir) as recorder, make_display(config, status, run_dir, device) as display, Signals() as signals:
+        recorder.log(f"{config.method} on {config.env}, learner on {device}, {config.processes} workers")
+        supervisor = Supervisor(learner, workers, lambda line: (recorder.log(line), display.say(line)) and None)
+        reports_out.close()
+        try:
+            outcome = follow(supervisor, reports, recorder, display, signals)
+        except RunFailed as failure:
+            outcome = f"failed: {failure}"
+        finally:
+            supervisor.stop(STOP_SECONDS if signals.received < 2 else 0.0)
+        recorder.finish(outcome)
+    return conclude(outcome, run_dir, recorder, signals)
+
+
+def follow(
+    supervisor: Supervisor, reports: Any, recorder: Recorder, display: Display, signals: Signals
+) -> str:
+    """Pass the learner's reports on until it has finished; returns why it did."""
+    stopping = False
+    while True:
+        if signals.received >= 2:
+            return "stopped at once"
+        if signals.received and not stopping:
+            stopping = True
+            display.say("stopping in order; once more stops at once")
+            supervisor.request_stop()
+        try:
+            while reports.poll(0.1):
+                report = reports.recv()
+                if "finished" in report:
+                    return str(report["finished"])
+                recorder.record(report)
+                display.report(report)
+        except EOFError:
+            supervisor.learner.join(1)
+            supervisor.watch()
+            raise RunFailed("the learner ended without a word") from None
+        display.refresh()
+        supervisor.watch()
+
+
+def conclude(outcome: str, run_dir: Path, recorder: Recorder, signals: Signals) -> int:
+    """Say where everything is; returns the exit status."""
+    weights = run_dir / "weights"
+    best = "best.h5" if (weights / "best.h5").exists() else "latest.h5"
+    if (weights / best).exists():
+        print(f"asyncq: {outcome} after {recorder.env_steps:,} env steps; weights in {weights / best}")
+    if signals.received:
+        return 128 + signals.last
+    if outcome.startswith("failed"):
+        print(f"asyncq: {outcome}; see {run_dir / 'log.txt'}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def choose_device(device: str) -> str:
+    """Turn "auto" into "cuda" or "cpu". Raises UsageError if a GPU is wanted and there is none."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no GPU; use --device cpu, or install a CUDA build and driver")
+    return device
+
+
+def prepare_run_dir(config: TrainConfig) -> Path:
+    """Create the directory of the run and write `config.json`. Raises UsageError if it holds a run already."""
+    name = f"{config.env.replace('/', '-')}__{config.method}__{config.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
+    run_dir = Path(config.run_dir) if config.run_dir else Path("runs") / name
+    if (run_dir / "config.json").exists():
+        raise UsageError(f"{run_dir} already holds a run; choose another --run-dir, or move that one away")
+    try:
+        (run_dir / "weights").mkdir(parents=True, exist_ok=True)
+        saved = dataclasses.replace(config, run_dir=None).to_json()
+        (run_dir / "config.json").write_text(json.dumps(saved, indent=2) + "\n")
+    except OSError as error:
+        raise UsageError(f"cannot write to --run-dir {run_dir}: {error.strerror}") from error
+    return run_dir
+
+
+class Signals:
+    """Counts SIGINT and SIGTERM instead of dying of them, while it is entered."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.last = 0
+
+    def __enter__(self) -> Signals:
+        self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {
+            number: signal.signal(number, self._count) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def _count(self, number: int, frame: FrameType | None) -> None:
+        self.received += 1
+        self.last = number
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

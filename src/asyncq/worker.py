@@ -1,0 +1,145 @@
+"""Worker: plays its environments with its own copy of the weights and pushes fragments into its lane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from asyncq.config import TrainConfig
+from asyncq.envs import EnvironmentSpec, make_env
+from asyncq.experience import Fragment, Lane
+from asyncq.methods import METHODS
+from asyncq.networks import make_network
+from asyncq.policies import EpsilonGreedyPolicy, SoftmaxPolicy, annealed_epsilon, sample_final_epsilons
+from asyncq.status import StatusBoard, WorkerState
+from asyncq.weights import WeightBoard, flatten_parameters
+
+LOOK_AROUND_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """All that a worker process is given."""
+
+    index: int
+    config: TrainConfig
+    spec: EnvironmentSpec
+    lane: Lane
+    board: WeightBoard
+    status: StatusBoard
+    restarts: int = 0
+
+
+def run_worker(task: WorkerTask) -> None:
+    """Play until the status board says stop."""
+    torch.set_num_threads(1)
+    sequence = np.random.SeedSequence([task.config.seed, task.index, task.restarts])
+    torch.manual_seed(int(sequence.generate_state(1)[0]))
+    worker = Worker(task, sequence)
+    try:
+        worker.play()
+    finally:
+        worker.env.close()
+    task.status.set_state(task.index, WorkerState.STOPPED)
+
+
+class Worker:
+    """E environments, a policy, and the fragment being filled."""
+
+    def __init__(self, task: WorkerTask, sequence: np.random.SeedSequence) -> None:
+        config, spec = task.config, task.spec
+        assert config.envs_per_process and config.n_step and config.network
+        self.task = task
+        self.steps, self.envs = config.n_step, config.envs_per_process
+        self.env = make_env(spec, self.envs)
+        heads = METHODS[config.method].HEADS
+        self.network = make_network(
+            config.network, heads, spec.observation_shape, spec.actions, bool(config.layer_norm)
+        )
+        self.weights = flatten_parameters(self.network)
+        self.version = 0
+        generator = np.random.default_rng(sequence)
+        self.final_epsilons = sample_final_epsilons(
+            config.epsilon_final, config.epsilon_probabilities, self.envs, generator
+        )
+        self.explores = self.final_epsilons > self.final_epsilons.min()
+        self.policy: SoftmaxPolicy | EpsilonGreedyPolicy = SoftmaxPolicy()
+        if heads == "q":
+            self.policy = EpsilonGreedyPolicy(np.full(self.envs, config.epsilon_initial))
+        seeds = [int(seed) for seed in generator.integers(2**30, 2**31 - 1, self.envs)]
+        self.observations, info = self.env.reset(seed=np.array(seeds) if spec.family == "atari" else seeds)
+        self.lives = info.get("lives", np.zeros(self.envs, np.int32))
+        self.resetting = np.zeros(self.envs, bool)
+        self.returns = np.zeros(self.envs)
+        self.lengths = np.zeros(self.envs, np.int64)
+
+    def play(self) -> None:
+        """Refresh the weights, play a fragment, hand it over; a full lane makes this wait."""
+        lane, status, index = self.task.lane, self.task.status, self.task.index
+        self._wait_for_first_weights()
+        while not status.stopping:
+            fragment = lane.reserve(timeout=0)
+            if fragment is None:
+                status.set_state(index, WorkerState.WAITING)
+                fragment = lane.reserve(LOOK_AROUND_SECONDS)
+                continue
+            status.set_state(index, WorkerState.PLAYING)
+            self._refresh()
+            self._fill(fragment)
+            lane.commit(self.version)
+            status.add_steps(index, int(fragment.mask.sum()))
+
+    def _wait_for_first_weights(self) -> None:
+        import time
+
+        while not self.task.status.stopping and not self._refresh():
+            time.sleep(0.01)
+
+    def _refresh(self) -> bool:
+        snapshot = self.task.board.read_if_newer(self.weights.numpy())
+        if snapshot is None:
+            return False
+        self.version = snapshot.version
+        if isinstance(self.policy, EpsilonGreedyPolicy):
+            config = self.task.config
+            progress = snapshot.env_steps * self.task.spec.frame_skip / max(1, config.anneal_frames)
+            self.policy = EpsilonGreedyPolicy(annealed_epsilon(config.epsilon_initial, self.final_epsilons, progress))
+        return True
+
+    def _fill(self, fragment: Fragment) -> None:
+        spec = self.task.spec
+        fragment.frames[: spec.frame_stack] = spec.stacks(self.observations)
+        for t in range(self.steps):
+            with torch.inference_mode():
+                actions, log_probs = self.policy.act(self.network(torch.as_tensor(self.observations)))
+            fragment.actions[t] = actions.numpy()
+            fragment.behaviour_log_probs[t] = log_probs.numpy()
+            self._step(fragment, t)
+            fragment.frames[spec.frame_stack + t] = spec.latest_frames(self.observations)
+
+    def _step(self, fragment: Fragment, t: int) -> None:
+        config = self.task.config
+        self.observations, rewards, terminated, truncated, info = self.env.step(fragment.actions[t])
+        fragment.rewards[t] = rewards
+        fragment.mask[t] = ~self.resetting
+        ends = terminated | (self._lost_a_life(info) if config.life_loss_ends else False)
+        fragment.discounts[t] = np.where(ends, 0.0, config.gamma)
+        self._count_episodes(fragment, t, terminated | truncated)
+
+    def _lost_a_life(self, info: dict[str, Any]) -> Any:
+        before, self.lives = self.lives, info.get("lives", self.lives)
+        return (self.lives < before) & ~self.resetting
+
+    def _count_episodes(self, fragment: Fragment, t: int, done: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
+        self.returns += np.where(self.resetting, 0.0, fragment.rewards[t])
+        self.lengths += ~self.resetting
+        fragment.episode_returns[t] = np.where(done, self.returns, np.nan)
+        fragment.episode_lengths[t] = np.where(done, self.lengths, 0)
+        if isinstance(self.policy, EpsilonGreedyPolicy):
+            fragment.episode_returns[t][self.explores] = np.nan
+        self.returns[done] = 0
+        self.lengths[done] = 0
+        self.resetting = done
