@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import tyro
 
 from asyncq.config import TrainConfig
 from asyncq.errors import UsageError
+
+Config = TypeVar("Config")
 
 COMMANDS = {
     "train": "train an agent",
@@ -29,6 +35,8 @@ def main() -> None:
     except UsageError as error:
         print(f"asyncq: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -49,10 +57,25 @@ def _train(arguments: list[str]) -> int:
         position = arguments.index("--config")
         default = read_config(arguments[position + 1 : position + 2])
         del arguments[position : position + 2]
-    config = tyro.cli(TrainConfig, args=arguments, default=default, prog="asyncq train")
+    config = parse(TrainConfig, "train", arguments, default)
     from asyncq.training import train
 
     return train(config)
+
+
+def parse(kind: type[Config], command: str, arguments: list[str], default: Config | None = None) -> Config:
+    """Turn flags into a configuration of `kind`. Raises UsageError, in one line, where tyro would draw a box."""
+    said = io.StringIO()
+    settings = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=arguments, prog=f"asyncq {command}", **settings)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        lines = [line.strip("│ ") for line in said.getvalue().splitlines()]
+        reason = " ".join(itertools.takewhile(lambda line: not line.startswith("─"), lines[1:]))
+        raise UsageError(f"{reason}; asyncq {command} --help lists the flags") from None
 
 
 def read_config(path: list[str]) -> TrainConfig:
@@ -68,8 +91,12 @@ def read_config(path: list[str]) -> TrainConfig:
 
 
 def _play(arguments: list[str]) -> int:
-    return 0
+    from asyncq.playing import PlayConfig, play
+
+    return play(parse(PlayConfig, "play", arguments))
 
 
 def _evaluate(arguments: list[str]) -> int:
-    return 0
+    from asyncq.playing import EvaluateConfig, evaluate
+
+    return evaluate(parse(EvaluateConfig, "evaluate", arguments))

@@ -76,6 +76,10 @@ class TrainConfig:
     """a3c: weight of the entropy bonus."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
+    normalise_advantages: bool = True
+    """a3c: scale the advantages of each update to mean 0 and standard deviation 1."""
+    policy_clip: float = 0.2
+    """a3c: how far the policy may move from the one that played, as in PPO, before a step stops counting; 0: no limit."""
     correction: str = "vtrace"
     """a3c: correction for fragments played with older weights: vtrace or none."""
 
@@ -90,7 +94,7 @@ class TrainConfig:
     target_interval: int | None = None
     """Q methods: env steps between copies into the target network; 0 for none: the newest weights are the target."""
 
-    queue_size: int = 2
+    queue_size: int = 1
     """Fragments that each worker's lane of the queue holds; the bound on how stale experience can be."""
     publish_interval: Annotated[int, _alias("--swap-freq")] = 1
     """Updates between broadcasts of the weights to the workers."""
@@ -139,7 +143,7 @@ class TrainConfig:
         for name in ("max_grad_norm", "reward_clip", "target_interval", "entropy_coefficient", "epsilon_anneal_frames"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 0)
-        for name in ("final_learning_rate", "seed", "optimizer_epsilon", "value_coefficient"):
+        for name in ("final_learning_rate", "seed", "optimizer_epsilon", "value_coefficient", "policy_clip"):
             _at_least(name, getattr(self, name), 0)
         for name in ("gamma", "trace_lambda", "epsilon_initial"):
             value = getattr(self, name)
@@ -223,12 +227,12 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
     "vector": {"network": "mlp", "frame_stack": 1, "reward_clip": 0.0, "max_grad_norm": 0.5, "envs_per_process": 8},
 }
 
-_A3C = {"passes": 1, "entropy_coefficient": 0.01, "target_interval": 0, "layer_norm": False, "trace_lambda": 0.95}
+_A3C = {"passes": 2, "entropy_coefficient": 0.01, "target_interval": 0, "layer_norm": False, "trace_lambda": 0.95}
 _Q = {"entropy_coefficient": 0.0, "layer_norm": True, "trace_lambda": 0.65, "optimizer": "radam", "learning_rate": 5e-4}
 
 METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ("a3c", "image"): {**_A3C, "n_step": 20, "batch_size": 80, "learning_rate": 7e-4, "optimizer": "rmsprop"},
-    ("a3c", "vector"): {**_A3C, "n_step": 16, "batch_size": 64, "learning_rate": 1e-3, "optimizer": "rmsprop"},
+    ("a3c", "image"): {**_A3C, "n_step": 32, "batch_size": 128, "learning_rate": 5e-4, "optimizer": "adam"},
+    ("a3c", "vector"): {**_A3C, "n_step": 16, "batch_size": 64, "learning_rate": 1e-3, "optimizer": "adam"},
     ("n-step-q", "image"): {**_Q, "n_step": 32, "batch_size": 128, "passes": 2, "target_interval": 0},
     ("n-step-q", "vector"): {**_Q, "n_step": 16, "batch_size": 64, "passes": 2, "target_interval": 0},
     ("one-step-q", "image"): {**_Q, "n_step": 16, "batch_size": 64, "passes": 1, "target_interval": 10_000},

@@ -126,7 +126,7 @@ class Learner:
         mask = gather("mask")
         observations = stack_frames(gather("frames"), mask, self.task.spec.frame_stack)
         batch = Batch(
-            observations=observations,
+            observations=observations.reshape(*observations.shape[:2], *self.task.spec.observation_shape),
             actions=gather("actions"),
             rewards=learned_rewards(gather("rewards"), self.config),
             discounts=gather("discounts"),
@@ -174,13 +174,13 @@ class Learner:
         report["learning_rate"] = getattr(self, "learning_rate", self.config.learning_rate)
         self.task.reports.send(report)
         self.next_report = time.monotonic() + self.config.report_interval
-        if self.metrics.is_best():
+        if self.metrics.sets_record():
             self._save("best.h5")
 
     def _reason_to_stop(self) -> str | None:
         target = self.config.target_return
         if target is not None and self.metrics.has_full_window and self.metrics.episodic_return >= target:
-            if self.metrics.is_best():
+            if self.metrics.sets_record():
                 self._save("best.h5")
             return "target-return"
         if self.env_steps >= self.config.total_steps:
@@ -219,4 +219,4 @@ def make_optimizer(config: TrainConfig, network: torch.nn.Module) -> torch.optim
         return torch.optim.RMSprop(network.parameters(), alpha=0.99, **settings)
     if config.optimizer == "radam":
         return torch.optim.RAdam(network.parameters(), **settings)
-    return torch.optim.Adam(network.parameters(), **settings)
+    return torch.optim.Adam(network.parameters(), fused=True, **settings)

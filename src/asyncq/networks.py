@@ -62,24 +62,29 @@ class DenseTrunk(nn.Module):
         return features
 
 
-class PolicyValueNetwork(nn.Module):
-    """Logits `[B, A]` and state value `[B]` on a shared trunk."""
+Trunk = ConvolutionalTrunk | DenseTrunk
 
-    def __init__(self, trunk: ConvolutionalTrunk | DenseTrunk, actions: int) -> None:
+
+class PolicyValueNetwork(nn.Module):
+    """Logits `[B, A]` and state value `[B]`, on one shared trunk or on two."""
+
+    def __init__(self, trunk: Trunk, actions: int, value_trunk: Trunk | None = None) -> None:
         super().__init__()
         self.trunk = trunk
+        self.value_trunk = value_trunk
         self.policy = _orthogonal(nn.Linear(trunk.features, actions), gain=0.01)
         self.value = _orthogonal(nn.Linear(trunk.features, 1), gain=1.0)
 
     def forward(self, observations: Tensor) -> Outputs:
         features = self.trunk(observations)
-        return self.policy(features), self.value(features).squeeze(-1)
+        value_features = self.value_trunk(observations) if self.value_trunk else features
+        return self.policy(features), self.value(value_features).squeeze(-1)
 
 
 class QNetwork(nn.Module):
     """Action values `[B, A]`, and the greedy one's value `[B]`."""
 
-    def __init__(self, trunk: ConvolutionalTrunk | DenseTrunk, actions: int) -> None:
+    def __init__(self, trunk: Trunk, actions: int) -> None:
         super().__init__()
         self.trunk = trunk
         self.action_values = _orthogonal(nn.Linear(trunk.features, actions), gain=1.0)
@@ -93,14 +98,20 @@ def make_network(
     name: str, heads: str, observation_shape: Sequence[int], actions: int, layer_norm: bool
 ) -> PolicyValueNetwork | QNetwork:
     """Build network `name` for stacked observations of `observation_shape`, with heads "policy-value" or "q"."""
-    trunk: ConvolutionalTrunk | DenseTrunk
+    trunk, value_trunk = _trunk(name, observation_shape, layer_norm), None
+    if heads == "q":
+        return QNetwork(trunk, actions)
+    if name == "mlp":  # small, and values of hundreds would drown the policy in a shared one
+        value_trunk = _trunk(name, observation_shape, layer_norm)
+    return PolicyValueNetwork(trunk, actions, value_trunk)
+
+
+def _trunk(name: str, shape: Sequence[int], layer_norm: bool) -> Trunk:
     if name == "mlp":
-        trunk = DenseTrunk(observation_shape, 64, layer_norm)
-    elif name == "a3c":
-        trunk = ConvolutionalTrunk(observation_shape, [(16, 8, 4), (32, 4, 2)], 256, layer_norm)
-    else:
-        trunk = ConvolutionalTrunk(observation_shape, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512, layer_norm)
-    return PolicyValueNetwork(trunk, actions) if heads == "policy-value" else QNetwork(trunk, actions)
+        return DenseTrunk(shape, 64, layer_norm)
+    if name == "a3c":
+        return ConvolutionalTrunk(shape, [(16, 8, 4), (32, 4, 2)], 256, layer_norm)
+    return ConvolutionalTrunk(shape, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512, layer_norm)
 
 
 def _orthogonal(layer: Layer, gain: float = math.sqrt(2)) -> Layer:

@@ -87,3 +87,7 @@ class Bell:
         readable, _, _ = select.select([self._sleeper], [], [], timeout)
         if readable:
             self._sleeper.recv(4096)
+
+    def __del__(self) -> None:
+        for end in vars(self).values():
+            end.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,8 +94,6 @@ class Worker:
             status.add_steps(index, int(fragment.mask.sum()))
 
     def _wait_for_first_weights(self) -> None:
-        import time
-
         while not self.task.status.stopping and not self._refresh():
             time.sleep(0.01)
 

@@ -19,7 +19,7 @@ from asyncq.envs import atari, pixels, vectors
 from asyncq.envs.spec import EnvironmentSpec
 from asyncq.errors import UsageError
 
-__all__ = ["EnvironmentSpec", "describe", "make_env"]
+__all__ = ["EnvironmentSpec", "describe", "make_env", "same_task"]
 
 FAMILIES = {"atari": atari, "pixels": pixels, "vectors": vectors}
 
@@ -61,6 +61,15 @@ def make_env(
     """`num_envs` environments that step together; `render` makes `env.render()` return one RGB picture each."""
     _find(spec.env_id, spec.imports)
     return FAMILIES[spec.family].make(spec, num_envs, threads=threads, render=render)
+
+
+def same_task(one: EnvironmentSpec, other: EnvironmentSpec) -> bool:
+    """Whether weights trained on `other` can play `one`: the same game, seen and acted on in the same way."""
+    if (one.family, one.observation_shape, one.actions) != (other.family, other.observation_shape, other.actions):
+        return False
+    if one.family == "atari":
+        return bool(gym.spec(one.env_id).kwargs["game"] == gym.spec(other.env_id).kwargs["game"])
+    return one.env_id.split("-v")[0] == other.env_id.split("-v")[0]
 
 
 def _find(env_id: str, imports: Iterable[str]) -> EnvSpec:

@@ -42,7 +42,7 @@ class EnvironmentSpec:
 
     def latest_frames(self, observations: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The newest frame of each of `observations[E, ...]`."""
-        return observations if self.frame_stack == 1 else observations[:, -1]
+        return observations if self.kind == "vector" else observations[:, -1]
 
     def stacks(self, observations: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """All frames of `observations[E, ...]`, oldest first: `[S, E, ...]`."""

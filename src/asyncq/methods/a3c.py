@@ -17,20 +17,34 @@ def loss(network: nn.Module, target_network: nn.Module, batch: Batch, config: Tr
     logits, values = evaluate(network, batch.observations)
     log_probs = logits[:-1].log_softmax(-1)
     log_prob = chosen(log_probs, batch.actions)
-    log_ratios = (log_prob - batch.behaviour_log_probs).detach()
+    log_ratios = log_prob - batch.behaviour_log_probs
     if config.correction == "none":
-        log_ratios = torch.zeros_like(log_ratios)
+        log_ratios = log_prob - log_prob.detach()
     assert config.trace_lambda is not None
-    targets, advantages = vtrace(
-        values.detach(), batch.rewards, batch.discounts, batch.mask, log_ratios, config.trace_lambda
-    )
-    policy_loss = -masked_mean(advantages * log_prob, batch.mask)
-    value_loss = 0.5 * masked_mean((targets - values[:-1]).square(), batch.mask)
+    trace = vtrace(values.detach(), batch.rewards, batch.discounts, batch.mask, log_ratios.detach(), config.trace_lambda)
+    advantages = normalised(trace.advantages, batch.mask) if config.normalise_advantages else trace.advantages
+    if config.policy_clip:
+        policy_loss = -masked_mean(clipped_objective(log_ratios, advantages, config.policy_clip), batch.mask)
+    else:
+        policy_loss = -masked_mean(trace.ratios * advantages * log_prob, batch.mask)
+    value_loss = 0.5 * masked_mean((trace.targets - values[:-1]).square(), batch.mask)
     entropy = masked_mean(-(log_probs.exp() * log_probs).sum(-1), batch.mask)
     total = policy_loss + config.value_coefficient * value_loss - (config.entropy_coefficient or 0) * entropy
     return total, {
         "policy": policy_loss.detach(),
         "value": value_loss.detach(),
         "entropy": entropy.detach(),
-        "ratio": masked_mean(log_ratios.exp(), batch.mask),
+        "ratio": masked_mean(log_ratios.detach().exp(), batch.mask),
     }
+
+
+def clipped_objective(log_ratios: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """min(ratio * A, clamp(ratio, 1 - clip, 1 + clip) * A): PPO's objective (Schulman et al. 2017, eq. 7), `[T, E]`."""
+    ratios = log_ratios.exp()
+    return torch.minimum(ratios * advantages, ratios.clamp(1 - clip, 1 + clip) * advantages)
+
+
+def normalised(advantages: Tensor, mask: Tensor) -> Tensor:
+    """Shift and scale `advantages[T, E]` to mean 0 and standard deviation 1 over the steps that were decisions."""
+    centred = advantages - masked_mean(advantages, mask)
+    return centred / (masked_mean(centred.square(), mask).sqrt() + 1e-8)

@@ -42,10 +42,11 @@ def lambda_returns(rewards: Tensor, discounts: Tensor, mask: Tensor, next_values
 
 
 class VTrace(NamedTuple):
-    """`targets[T, E]` for the values and `advantages[T, E]` for the policy."""
+    """`targets[T, E]` for the values; `advantages[T, E]` for the policy, and their weights `ratios[T, E]`, clipped."""
 
     targets: Tensor
     advantages: Tensor
+    ratios: Tensor
 
 
 def vtrace(
@@ -77,4 +78,4 @@ def vtrace(
     targets = values[:-1] + corrections
     following = torch.cat([corrections[1:], torch.zeros_like(corrections[:1])])
     mixed = values[1:] + trace_lambda * following
-    return VTrace(targets, mask * ratios * (rewards + discounts * mixed - values[:-1]))
+    return VTrace(targets, mask * (rewards + discounts * mixed - values[:-1]), ratios)

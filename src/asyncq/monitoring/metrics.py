@@ -54,8 +54,8 @@ class Metrics:
         """Mean raw return of the last 100 episodes."""
         return float(np.mean(self.returns))
 
-    def is_best(self) -> bool:
-        """Whether the last 100 episodes beat all that were asked about before."""
+    def sets_record(self) -> bool:
+        """Whether the last 100 episodes beat every such mean that was asked about before; remembers it if so."""
         if not self.has_full_window or self.episodic_return <= self.best:
             return False
         self.best = self.episodic_return

@@ -1,0 +1,125 @@
+"""`describe`, `make_env` and `same_task`: what is found out of an environment, and what is refused in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from tiny_envs import CONTINUOUS, COUNTER, PIXELS, TABLE
+
+from asyncq.envs import EnvironmentSpec, describe, make_env, same_task
+from asyncq.errors import UsageError
+
+
+def refusal(env_id: str, imports: tuple[str, ...] = ()) -> str:
+    with pytest.raises(UsageError) as caught:
+        describe(env_id, imports)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_describe_a_vector_environment() -> None:
+    spec = describe("CartPole-v1")
+    assert spec == EnvironmentSpec(
+        env_id="CartPole-v1",
+        family="vectors",
+        frame_shape=(4,),
+        frame_dtype="float32",
+        frame_stack=1,
+        frame_skip=1,
+        actions=2,
+    )
+    assert (spec.kind, spec.observation_shape) == ("vector", (4,))
+
+
+@pytest.mark.parametrize(("env_id", "sticky"), [("ALE/Pong-v5", 0.25), ("PongNoFrameskip-v4", 0.0)])
+def test_describe_an_atari_game_with_its_ids_sticky_actions(env_id: str, sticky: float) -> None:
+    spec = describe(env_id)
+    assert (spec.family, spec.frame_shape, spec.frame_dtype) == ("atari", (84, 84), "uint8")
+    assert (spec.frame_stack, spec.frame_skip, spec.actions, spec.sticky) == (4, 4, 6, sticky)
+    assert spec.max_frames == 108_000
+    assert (spec.kind, spec.observation_shape) == ("image", (4, 84, 84))
+
+
+def test_describe_a_picture_environment() -> None:
+    spec = describe(PIXELS, ("tiny_envs",))
+    assert (spec.family, spec.observation_shape, spec.actions, spec.frame_skip) == ("pixels", (4, 84, 84), 3, 1)
+    assert spec.imports == ("tiny_envs",)
+
+
+def test_describe_takes_the_given_stack_and_skip() -> None:
+    for env_id in ("ALE/Pong-v5", PIXELS):
+        spec = describe(env_id, ("tiny_envs",), frame_stack=2, frame_skip=3)
+        assert (spec.observation_shape, spec.frame_skip) == ((2, 84, 84), 3)
+
+
+def test_an_unknown_id_names_the_nearest() -> None:
+    assert "the nearest ids are CartPole-v1" in refusal("CartPol-v1")
+    assert "ALE/Pong-v5" in refusal("ALE/Pnog-v5")
+
+
+def test_an_id_like_no_other_has_no_hint() -> None:
+    assert refusal("Qqqqqqqqqqqqqqqqqqqqqq-v77") == "environment Qqqqqqqqqqqqqqqqqqqqqq-v77 is unknown"
+
+
+def test_actions_that_are_not_discrete_are_refused() -> None:
+    assert "only Discrete actions are supported" in refusal(CONTINUOUS, ("tiny_envs",))
+
+
+def test_observations_that_are_neither_image_nor_vector_are_refused() -> None:
+    assert "only images and vectors (Box) are supported" in refusal(TABLE, ("tiny_envs",))
+
+
+def test_a_module_that_cannot_be_imported_is_refused() -> None:
+    assert refusal("CartPole-v1", ("no_such_module",)).startswith("--import no_such_module failed:")
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "ALE/Pong-v5", PIXELS, COUNTER])
+def test_an_environment_gives_what_its_spec_says_and_resets_in_the_step_after_the_last(env_id: str) -> None:
+    spec = describe(env_id, ("tiny_envs",))
+    if spec.family == "atari":
+        spec = dataclasses.replace(spec, max_frames=40)
+    env = make_env(spec, 2)
+    observations, _ = env.reset(seed=3)
+    resetting, ends = np.zeros(2, bool), 0
+    for t in range(60):
+        assert observations.shape == (2, *spec.observation_shape)
+        assert observations.dtype == spec.frame_dtype
+        observations, rewards, terminated, truncated, _ = env.step(np.full(2, t % spec.actions))
+        assert not (terminated | truncated)[resetting].any()
+        assert not rewards[resetting].any()
+        resetting = terminated | truncated
+        ends += int(resetting.sum())
+    env.close()
+    assert ends >= 2
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "PongNoFrameskip-v4", PIXELS])
+def test_the_same_seed_gives_the_same_play(env_id: str) -> None:
+    spec = describe(env_id, ("tiny_envs",))
+    plays = []
+    for _ in range(2):
+        env = make_env(spec, 2)
+        observations = [env.reset(seed=11)[0].copy()]
+        observations += [env.step(np.array([t % 2, 1]))[0].copy() for t in range(12)]
+        env.close()
+        plays.append(np.array(observations))
+    assert np.array_equal(*plays)
+
+
+def test_same_task() -> None:
+    sticky, plain = describe("ALE/Pong-v5"), describe("PongNoFrameskip-v4")
+    assert same_task(sticky, plain)
+    assert not same_task(sticky, describe("ALE/Boxing-v5"))
+    assert not same_task(sticky, describe("ALE/Pong-v5", (), frame_stack=2))
+    cart = describe("CartPole-v1")
+    assert same_task(dataclasses.replace(cart, env_id="CartPole-v0"), cart)
+    assert not same_task(cart, describe("MountainCar-v0"))
+    assert not same_task(sticky, cart)
+
+
+def test_the_registry_holds_atari_without_an_import() -> None:
+    describe("ALE/Pong-v5")
+    assert gym.spec("ALE/Pong-v5").kwargs["game"] == "pong"

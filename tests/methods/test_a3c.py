@@ -1,0 +1,217 @@
+"""A3C: one update against gradients that are written out by hand, and the parts of its loss on their own.
+
+The network is two linear layers without a trunk, so that the gradient of every weight is a sum of four lines of maths:
+with p = softmax(logits), d log p(a) / d logits = onehot(a) - p and d H / d logits = -p * (log p + H).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from asyncq.config import TrainConfig
+from asyncq.methods.a3c import clipped_objective, loss, normalised
+from asyncq.methods.batch import Batch
+
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
+STEPS, ENVS, SIZE, ACTIONS = 5, 3, 4, 3
+LEARNING_RATE = 0.1
+CONFIG = dataclasses.replace(
+    TrainConfig(method="a3c", env="CartPole-v1").resolved("vector", 1),
+    trace_lambda=0.8,
+    value_coefficient=0.7,
+    entropy_coefficient=0.05,
+)
+
+
+class Linear(nn.Module):
+    """Logits W x and value w x, in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.policy = nn.Linear(SIZE, ACTIONS, bias=False)
+        self.value = nn.Linear(SIZE, 1, bias=False)
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        return self.policy(observations), self.value(observations).squeeze(-1)
+
+
+def make_batch(network: Linear, staleness: float = 0.4) -> Batch:
+    """Env 0 terminates at step 1, env 1 is truncated at step 2, env 2 plays on; mu is pi with some noise."""
+    generator = torch.Generator().manual_seed(3)
+    discounts, mask = torch.full((STEPS, ENVS), 0.9), torch.ones(STEPS, ENVS)
+    discounts[1, 0] = 0
+    mask[2, 0] = mask[3, 1] = 0
+    observations = torch.randn(STEPS + 1, ENVS, SIZE, generator=generator)
+    actions = torch.randint(ACTIONS, (STEPS, ENVS), generator=generator)
+    log_probs = network(observations[:-1])[0].log_softmax(-1).gather(-1, actions[..., None])[..., 0].detach()
+    return Batch(
+        observations=observations,
+        actions=actions,
+        rewards=torch.randn(STEPS, ENVS, generator=generator),
+        discounts=discounts,
+        mask=mask,
+        behaviour_log_probs=log_probs + staleness * torch.randn(STEPS, ENVS, generator=generator),
+    )
+
+
+def by_hand(network: Linear, batch: Batch, config: TrainConfig) -> tuple[Numbers, Numbers]:
+    """The gradients of both weights, in numpy."""
+    x, a, r, d, m, log_mu = (np.asarray(field.numpy(), np.float64) for field in batch)
+    a = a.astype(int)
+    logits = x @ network.policy.weight.detach().double().numpy().T
+    v = (x @ network.value.weight.detach().double().numpy().T)[..., 0]
+    p = np.exp(logits[:-1]) / np.exp(logits[:-1]).sum(-1, keepdims=True)
+    one_hot = np.eye(ACTIONS)[a]
+    log_p = np.log((p * one_hot).sum(-1))
+    raw_ratio = np.exp(log_p - log_mu) if config.correction == "vtrace" else np.ones_like(log_p)
+    rho = np.minimum(1, raw_ratio)
+
+    lam = config.trace_lambda
+    assert lam is not None
+    correction = np.zeros((STEPS + 1, ENVS))
+    for t in reversed(range(STEPS)):
+        delta = rho[t] * (r[t] + d[t] * v[t + 1] - v[t])
+        correction[t] = m[t] * (delta + d[t] * lam * rho[t] * correction[t + 1])
+    target = v[:-1] + correction[:-1]
+    advantage = m * (r + d * (v[1:] + lam * correction[1:]) - v[:-1])
+    if config.normalise_advantages:
+        taken = advantage[m > 0]
+        advantage = (advantage - taken.mean()) / taken.std()
+
+    if config.policy_clip:  # a clipped step has no gradient; else d ratio = ratio * d log p
+        low, high = 1 - config.policy_clip, 1 + config.policy_clip
+        clipped = ((advantage > 0) & (raw_ratio > high)) | ((advantage < 0) & (raw_ratio < low))
+        weight = np.where(clipped, 0, raw_ratio) * advantage
+    else:
+        weight = rho * advantage
+    entropy = -(p * np.log(p)).sum(-1, keepdims=True)
+    policy_part = weight[..., None] * (one_hot - p)
+    entropy_part = -p * (np.log(p) + entropy)
+    count = m.sum()
+    d_logits = -m[..., None] * (policy_part + (config.entropy_coefficient or 0) * entropy_part) / count
+    d_value = -config.value_coefficient * m * (target - v[:-1]) / count
+    return np.einsum("tea,tes->as", d_logits, x[:-1]), np.einsum("te,tes->s", d_value, x[:-1])[None]
+
+
+@pytest.mark.parametrize("policy_clip", [0.0, 0.2])
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("correction", ["vtrace", "none"])
+def test_one_update_moves_weights_by_learning_rate_times_the_derived_gradient(
+    correction: str, normalise: bool, policy_clip: float
+) -> None:
+    config = dataclasses.replace(
+        CONFIG, correction=correction, normalise_advantages=normalise, policy_clip=policy_clip
+    )
+    network = Linear()
+    batch = make_batch(network)
+    expected = by_hand(network, batch, config)
+    before = [weight.detach().clone().numpy() for weight in network.parameters()]
+    optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
+    total, _ = loss(network, network, batch, config)
+    total.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    for weight, old, gradient in zip(network.parameters(), before, expected, strict=True):
+        assert np.abs(gradient).max() > 1e-3
+        np.testing.assert_allclose(weight.detach().numpy() - old, -LEARNING_RATE * gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_the_batch_of_the_update_test_reaches_the_clip() -> None:
+    network = Linear()
+    batch = make_batch(network)
+    unclipped = by_hand(network, batch, dataclasses.replace(CONFIG, policy_clip=1e9))[0]
+    assert np.abs(by_hand(network, batch, CONFIG)[0] - unclipped).max() > 1e-3
+
+
+def test_without_correction_the_behaviour_policy_does_not_matter() -> None:
+    network = Linear()
+    config = dataclasses.replace(CONFIG, correction="none")
+    losses = []
+    for staleness in (0.0, 0.4, 5.0):
+        total, parts = loss(network, network, make_batch(network, staleness), config)
+        losses.append(total.item())
+        assert float(parts["ratio"]) == pytest.approx(1)
+    assert losses == [losses[0]] * 3
+
+
+def test_with_vtrace_stale_experience_changes_the_loss() -> None:
+    network = Linear()
+    fresh, stale = (loss(network, network, make_batch(network, s), CONFIG)[0].item() for s in (0.0, 0.4))
+    assert abs(fresh - stale) > 1e-3
+
+
+@pytest.mark.parametrize("policy_clip", [0.0, 0.2])
+def test_on_policy_the_correction_makes_no_difference(policy_clip: float) -> None:
+    network = Linear()
+    gradients = []
+    for correction in ("vtrace", "none"):
+        network.zero_grad()
+        config = dataclasses.replace(CONFIG, correction=correction, policy_clip=policy_clip)
+        loss(network, network, make_batch(network, 0.0), config)[0].backward()  # type: ignore[no-untyped-call]
+        gradients.append([weight.grad.clone() for weight in network.parameters() if weight.grad is not None])
+    for with_vtrace, without in zip(*gradients, strict=True):
+        torch.testing.assert_close(with_vtrace, without)
+
+
+def test_the_loss_is_its_parts_with_their_coefficients() -> None:
+    network = Linear()
+    total, parts = loss(network, network, make_batch(network), CONFIG)
+    expected = parts["policy"] + 0.7 * parts["value"] - 0.05 * parts["entropy"]
+    assert total.item() == pytest.approx(float(expected))
+
+
+def test_the_entropy_of_equal_logits_is_that_of_a_fair_die() -> None:
+    network = Linear()
+    nn.init.zeros_(network.policy.weight)
+    _, parts = loss(network, network, make_batch(network), CONFIG)
+    assert float(parts["entropy"]) == pytest.approx(np.log(ACTIONS))
+
+
+def test_what_a_reset_step_holds_teaches_nothing() -> None:
+    network = Linear()
+    batch = make_batch(network)
+    resets = batch.mask == 0
+    other = batch._replace(
+        rewards=batch.rewards.masked_fill(resets, 1e4),
+        actions=batch.actions.masked_fill(resets, 0),
+        behaviour_log_probs=batch.behaviour_log_probs.masked_fill(resets, -9.0),
+    )
+    assert loss(network, network, batch, CONFIG)[0].item() == loss(network, network, other, CONFIG)[0].item()
+
+
+def test_clipped_objective_by_hand() -> None:
+    # ratio, advantage, clip 0.2 -> min(ratio * A, clamp(ratio, 0.8, 1.2) * A)
+    table = [
+        (1.0, 3.0, 3.0),
+        (1.5, 2.0, 2.4),  # better already: no more than 1.2 * 2
+        (0.5, 2.0, 1.0),  # became less likely though good: the whole way back counts
+        (1.5, -2.0, -3.0),  # became likelier though bad: the whole way back counts
+        (0.5, -2.0, -1.6),  # avoided already: no more than 0.8 * -2
+        (1.1, -2.0, -2.2),
+    ]
+    ratios, advantages, expected = (torch.tensor(column, dtype=torch.float64) for column in zip(*table, strict=True))
+    torch.testing.assert_close(clipped_objective(ratios.log(), advantages, 0.2), expected)
+
+
+def test_the_clipped_objective_has_no_slope_beyond_the_clip() -> None:
+    log_ratios = torch.tensor([1.5, 0.5, 1.1]).log().requires_grad_()
+    clipped_objective(log_ratios, torch.tensor([2.0, -2.0, 2.0]), 0.2).sum().backward()  # type: ignore[no-untyped-call]
+    assert log_ratios.grad is not None
+    assert log_ratios.grad.tolist() == pytest.approx([0, 0, 2.2])
+
+
+def test_normalised_by_hand() -> None:
+    # decisions 1, 3, 5: mean 3, standard deviation sqrt(8 / 3); the reset's 100 counts nowhere
+    advantages = torch.tensor([[1.0, 100.0], [3.0, 5.0]])
+    mask = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    result = normalised(advantages, mask)
+    assert result[mask > 0].tolist() == pytest.approx([-2 / np.sqrt(8 / 3), 0, 2 / np.sqrt(8 / 3)])
+
+
+def test_normalised_equal_advantages_are_0_and_not_nan() -> None:
+    assert normalised(torch.full((3, 2), 7.0), torch.ones(3, 2)).tolist() == [[0, 0]] * 3

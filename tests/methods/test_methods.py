@@ -1,0 +1,18 @@
+"""The table of methods agrees with the names that the configuration accepts."""
+
+from __future__ import annotations
+
+from asyncq import config
+from asyncq.methods import METHODS
+
+
+def test_every_method_of_the_configuration_exists() -> None:
+    assert set(METHODS) == set(config.METHODS)
+
+
+def test_every_method_names_its_heads() -> None:
+    assert {name: method.HEADS for name, method in METHODS.items()} == {
+        "a3c": "policy-value",
+        "n-step-q": "q",
+        "one-step-q": "q",
+    }

@@ -1,0 +1,79 @@
+"""The command line: what is wrong with the input is said in one line, with exit status 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import pytest
+
+from asyncq.cli import run
+from asyncq.errors import UsageError
+
+
+def asyncq(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "asyncq", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_bad_input_is_one_line_and_status_2(tmp_path: Path) -> None:
+    result = asyncq("train", "--env", "ALE/Pang-v5", "--run-dir", tmp_path / "run")
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "ALE/Pong-v5" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--env", "Cartpole-v1"], "CartPole-v1"),
+        (["train", "--method", "a4c"], "did you mean a3c"),
+        (["train", "--processes", "0"], "at least 1"),
+        (["train", "--env", "Pendulum-v1"], "only Discrete actions"),
+        (["train", "--env", "CartPole-v1", "--network", "nature"], "mlp"),
+        (["train", "--import", "no_such_module", "--env", "CartPole-v1"], "no_such_module"),
+        (["train", "--config", "absent.json"], "cannot be read"),
+        (["train", "--no-such-flag", "3"], "--no-such-flag"),
+        (["train", "--processes", "many"], "--processes"),
+        (["evaluate", "absent.h5"], "no weights file"),
+        (["evaluate"], "weights file"),
+        (["play", "absent.h5", "--record", "x.avi"], ".mp4 or .gif"),
+        (["bake"], "no command"),
+    ],
+)
+def test_refusals_name_the_reason(arguments: list[str], said: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        run(arguments)
+    assert said in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_run_directory_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="already holds a run"):
+        run(["train", "--env", "CartPole-v1", "--run-dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5 at all", b"\x89HDF\r\n\x1a\n" + b"\0" * 300])
+def test_weights_of_another_kind_are_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "weights.h5"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="weights"):
+        run(["evaluate", str(path)])
+
+
+def test_foreign_hdf5_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        file["x"] = 1
+    with pytest.raises(UsageError, match="asyncq"):
+        run(["play", "--weights", str(tmp_path / "weights.h5")])
+
+
+def test_help_lists_every_flag_with_both_spellings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        run(["train", "--help"])
+    assert done.value.code == 0
+    text = capsys.readouterr().out
+    for flag in ("--env", "--game", "--lr", "--beta", "--swap-freq", "--save-freq", "--target-return", "--epsilon-final"):
+        assert flag in text

@@ -1,0 +1,172 @@
+"""Configuration: what is refused and why, what is filled in, and that it survives being written down."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from asyncq.config import METHODS, TrainConfig
+from asyncq.errors import UsageError
+
+NAN = float("nan")
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"method": "n-step-qq"}, "did you mean n-step-q"),
+    ({"method": "ppo"}, "one-step-q, n-step-q, a3c"),
+    ({"network": "resnet"}, "--network resnet"),
+    ({"optimizer": "sgd"}, "--optimizer sgd"),
+    ({"correction": "retrace"}, "vtrace, none"),
+    ({"device": "tpu"}, "auto, cpu, cuda"),
+    ({"precision": "fp16"}, "float32, bf16"),
+    ({"processes": 0}, "--processes is 0; it must be at least 1"),
+    ({"total_steps": 0}, "--total-steps"),
+    ({"queue_size": 0}, "--queue-size"),
+    ({"publish_interval": 0}, "--publish-interval"),
+    ({"save_interval": 0}, "--save-interval"),
+    ({"envs_per_process": 0}, "--envs-per-process"),
+    ({"n_step": 0}, "--n-step"),
+    ({"batch_size": 0}, "--batch-size"),
+    ({"passes": 0}, "--passes"),
+    ({"frame_stack": 0}, "--frame-stack"),
+    ({"frame_skip": 0}, "--frame-skip"),
+    ({"max_grad_norm": -1.0}, "--max-grad-norm"),
+    ({"reward_clip": -1.0}, "--reward-clip"),
+    ({"reward_clip": NAN}, "--reward-clip"),
+    ({"target_interval": -1}, "--target-interval"),
+    ({"entropy_coefficient": -0.1}, "--entropy-coefficient"),
+    ({"epsilon_anneal_frames": -1}, "--epsilon-anneal-frames"),
+    ({"final_learning_rate": -1e-4}, "--final-learning-rate"),
+    ({"seed": -1}, "--seed"),
+    ({"optimizer_epsilon": -1.0}, "--optimizer-epsilon"),
+    ({"value_coefficient": -1.0}, "--value-coefficient"),
+    ({"policy_clip": -0.1}, "--policy-clip"),
+    ({"gamma": 1.01}, "--gamma is 1.01; it must lie between 0 and 1"),
+    ({"gamma": NAN}, "--gamma"),
+    ({"trace_lambda": -0.1}, "--trace-lambda"),
+    ({"epsilon_initial": 2.0}, "--epsilon-initial"),
+    ({"learning_rate": 0.0}, "--learning-rate is 0.0; it must be greater than 0"),
+    ({"learning_rate": NAN}, "--learning-rate"),
+    ({"reward_scale": 0.0}, "--reward-scale"),
+    ({"report_interval": 0.0}, "--report-interval"),
+    ({"epsilon_final": (0.1, 0.2)}, "one probability for each epsilon"),
+    ({"epsilon_final": (0.1, 0.2, 1.5)}, "between 0 and 1"),
+    ({"epsilon_probabilities": (0.4, 0.3, 0.4)}, "add up to 1"),
+    ({"epsilon_probabilities": (-0.4, 0.7, 0.7)}, "positive"),
+    ({"n_step": 20, "batch_size": 90}, "so use --batch-size 100"),
+    ({"method": "a3c", "target_interval": 100}, "no target network"),
+    ({"method": "n-step-q", "entropy_coefficient": 0.01}, "--epsilon-final instead"),
+    ({"learning_rate": 1e-4, "final_learning_rate": 1e-3}, "only falls"),
+]
+
+
+@pytest.mark.parametrize(("settings", "reason"), REFUSED, ids=[reason for _, reason in REFUSED])
+def test_what_cannot_work_is_refused_in_one_line_with_the_reason(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        TrainConfig(**settings)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "reason"),
+    [
+        ({"network": "nature"}, "vector", "use --network mlp"),
+        ({"network": "a3c"}, "vector", "use --network mlp"),
+        ({"network": "mlp"}, "image", "use --network a3c or nature"),
+        ({"frame_stack": 4}, "vector", "--frame-stack 4 is for images"),
+        ({"final_learning_rate": 0.1}, "image", "--final-learning-rate 0.1 is above"),
+    ],
+)
+def test_what_cannot_work_with_the_observations_is_refused(settings: dict[str, Any], kind: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        TrainConfig(**settings).resolved(kind, 1)
+
+
+@pytest.mark.parametrize("kind", ["image", "vector"])
+@pytest.mark.parametrize("method", METHODS)
+def test_resolved_fills_in_everything_but_what_has_a_meaning_when_open(method: str, kind: str) -> None:
+    config = TrainConfig(method=method).resolved(kind, 4)
+    open_fields = {field.name for field in dataclasses.fields(config) if getattr(config, field.name) is None}
+    assert open_fields == {"target_return", "run_dir", "epsilon_anneal_frames"}
+    assert config.frame_skip == 4
+    assert config.batch_size is not None
+    assert config.n_step is not None
+    assert config.batch_size % config.n_step == 0
+    assert config.resolved(kind, 4) == config
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_resolved_changes_nothing_that_was_given(method: str) -> None:
+    given: dict[str, Any] = {
+        "method": method,
+        "network": "nature",
+        "n_step": 6,
+        "batch_size": 54,
+        "passes": 3,
+        "learning_rate": 0.25,
+        "optimizer": "adam",
+        "trace_lambda": 0.5,
+        "layer_norm": False,
+        "reward_clip": 0.0,
+        "max_grad_norm": 0.0,
+        "target_interval": 0,
+        "frame_stack": 2,
+        "envs_per_process": 3,
+    }
+    config = TrainConfig(**given).resolved("image", 4)
+    assert {name: getattr(config, name) for name in given} == given
+
+
+def test_rewards_are_clipped_for_images_only() -> None:
+    assert TrainConfig().resolved("image", 4).reward_clip == 1
+    assert TrainConfig().resolved("vector", 1).reward_clip == 0
+
+
+@pytest.mark.parametrize("n_step", [1, 5, 20, 33, 1000])
+def test_an_open_batch_size_becomes_a_multiple_of_the_given_n_step(n_step: int) -> None:
+    config = TrainConfig(n_step=n_step).resolved("image", 4)
+    assert config.n_step == n_step
+    assert config.batch_size is not None
+    assert config.batch_size % n_step == 0
+    assert config.batch_size >= n_step
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 30, 90, 512])
+def test_an_open_n_step_becomes_a_divisor_of_the_given_batch_size(batch_size: int) -> None:
+    config = TrainConfig(batch_size=batch_size).resolved("image", 4)
+    assert config.batch_size == batch_size
+    assert config.n_step is not None
+    assert batch_size % config.n_step == 0
+
+
+def test_epsilon_anneals_over_4_million_frames_or_a_tenth_of_a_shorter_run() -> None:
+    assert TrainConfig(total_steps=100_000_000).resolved("image", 4).anneal_frames == 4_000_000
+    assert TrainConfig(total_steps=1_000_000).resolved("image", 4).anneal_frames == 400_000
+    assert TrainConfig(epsilon_anneal_frames=0).resolved("image", 4).anneal_frames == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_json_and_back_gives_the_same_configuration(method: str) -> None:
+    for config in (
+        TrainConfig(method=method, imports=("one", "two"), target_return=19.5),
+        TrainConfig(method=method).resolved("vector", 1),
+    ):
+        assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_json_with_settings_that_do_not_exist_is_refused() -> None:
+    with pytest.raises(UsageError, match="gama, lamda"):
+        TrainConfig.from_json({"lamda": 1, "gama": 2, "seed": 3})
+
+
+def test_json_that_cannot_work_is_refused() -> None:
+    with pytest.raises(UsageError, match="--gamma"):
+        TrainConfig.from_json({**TrainConfig().to_json(), "gamma": 7})
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().gamma = 0.5  # type: ignore[misc]

@@ -1,0 +1,272 @@
+"""Fragments and the queue: stacks rebuilt from single frames, order, back pressure, and writers that die.
+
+Two environments check the stacks: ale-py's own vector environment, and a pixel environment with random episode ends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from tiny_envs import PIXELS
+
+from asyncq.envs import EnvironmentSpec, describe, make_env
+from asyncq.experience import ExperienceQueue, Fragment, FragmentLayout, Lane, stack_frames
+from asyncq.shared import Array, SharedBuffer
+
+SPAWN = multiprocessing.get_context("spawn")
+LAYOUT = FragmentLayout(steps=3, envs=2, frame_shape=(5,), frame_dtype="uint8", frame_stack=4)
+
+
+def fill(fragment: Fragment, number: int) -> None:
+    """Every array holds its own numbers, so that one that lies in another's place shows."""
+    for place, field in enumerate(dataclasses.fields(fragment)):
+        if field.name != "header":
+            array = getattr(fragment, field.name)
+            array[...] = (np.arange(array.size).reshape(array.shape) + 7 * place + number) % 251
+
+
+def holds(fragment: Fragment, number: int) -> bool:
+    expected = {name: np.zeros(shape, dtype) for name, (shape, dtype) in LAYOUT.fields().items()}
+    fill(Fragment(**expected), number)
+    return all(np.array_equal(getattr(fragment, name), array) for name, array in expected.items() if name != "header")
+
+
+def push(lane: Lane, number: int) -> bool:
+    fragment = lane.reserve(timeout=0)
+    if fragment is None:
+        return False
+    fill(fragment, number)
+    lane.commit(weights_version=number)
+    return True
+
+
+def take_versions(queue: ExperienceQueue) -> list[int]:
+    versions = []
+    while (fragment := queue.take(timeout=0)) is not None:
+        versions.append(fragment.weights_version)
+    return versions
+
+
+def record(spec: EnvironmentSpec, steps: int, envs: int, seed: int) -> tuple[Array, Array, Array]:
+    """Play as a worker does: single frames `[T+S, E, ...]`, mask `[T, E]`, and the stacks `[T+1, E, ...]` themselves."""
+    generator = np.random.default_rng(seed)
+    env = make_env(spec, envs)
+    seeds = generator.integers(2**30, size=envs)
+    observations, _ = env.reset(seed=seeds if spec.family == "atari" else seeds.tolist())
+    frames, stacked, mask = [*spec.stacks(observations)], [observations.copy()], []
+    resetting = np.zeros(envs, bool)
+    for _ in range(steps):
+        observations, _, terminated, truncated, _ = env.step(generator.integers(spec.actions, size=envs))
+        frames.append(spec.latest_frames(observations).copy())
+        stacked.append(observations.copy())
+        mask.append(~resetting)
+        resetting = terminated | truncated
+    env.close()
+    return np.array(frames), np.array(mask, np.float32), np.array(stacked)
+
+
+def rebuilt(frames: Array, mask: Array, frame_stack: int) -> Array:
+    return np.asarray(stack_frames(torch.from_numpy(frames), torch.from_numpy(mask), frame_stack))
+
+
+def check_fragments(spec: EnvironmentSpec, steps_per_fragment: int) -> None:
+    """The stacks of every fragment, wherever it begins, equal those that the environment gave."""
+    stack = spec.frame_stack
+    frames, mask, stacked = record(spec, steps=60, envs=3, seed=5)
+    assert (mask == 0).sum() >= 6
+    for start in range(0, 60 - steps_per_fragment + 1):
+        first = np.moveaxis(stacked[start], 1, 0)
+        window = np.concatenate([first, frames[start + stack : start + stack + steps_per_fragment]])
+        result = rebuilt(window, mask[start : start + steps_per_fragment], stack)
+        expected = stacked[start : start + steps_per_fragment + 1]
+        assert np.array_equal(result.reshape(expected.shape), expected), f"fragment from step {start}"
+
+
+@pytest.mark.parametrize("frame_stack", [1, 2, 4])
+@pytest.mark.parametrize("steps", [1, 2, 16])
+def test_stacks_of_a_pixel_environment_are_rebuilt(steps: int, frame_stack: int) -> None:
+    check_fragments(describe(PIXELS, ("tiny_envs",), frame_stack), steps)
+
+
+@pytest.mark.parametrize("frame_stack", [1, 4])
+def test_stacks_of_ale_pys_environment_are_rebuilt(frame_stack: int) -> None:
+    spec = dataclasses.replace(describe("ALE/Pong-v5", (), frame_stack), max_frames=40)
+    check_fragments(spec, 16)
+
+
+def test_stack_frames_by_hand() -> None:
+    # one env, frames 1 to 6 with a stack of 3; step 1 resets, so observation 2 (frame 5 newest) begins an episode
+    frames = torch.arange(1, 7)[:, None, None]
+    stacked = stack_frames(frames, torch.tensor([[1.0], [0.0], [1.0]]), 3)
+    assert stacked[:, 0, :, 0].tolist() == [[1, 2, 3], [2, 3, 4], [0, 0, 5], [0, 5, 6]]
+
+
+def test_stack_frames_leaves_the_frames_as_they_were() -> None:
+    frames = torch.arange(1, 7)[:, None, None]
+    stack_frames(frames, torch.zeros(3, 1), 3)
+    assert frames.flatten().tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_stack_frames_of_vectors_are_the_vectors() -> None:
+    frames = torch.randn(4, 2, 3)
+    assert stack_frames(frames, torch.ones(3, 2), 1) is frames
+
+
+def test_a_lane_is_first_in_first_out_and_its_slots_wrap_around() -> None:
+    queue = ExperienceQueue(LAYOUT, workers=1, slots_per_lane=3)
+    for number in range(1, 20):
+        assert push(queue.lanes[0], number)
+        assert push(queue.lanes[0], number + 100)
+        for expected in (number, number + 100):
+            fragment = queue.take(timeout=0)
+            assert fragment is not None
+            assert fragment.weights_version == expected
+            assert holds(fragment, expected)
+        queue.release()
+
+
+def test_a_full_lane_refuses_until_a_slot_is_released() -> None:
+    queue = ExperienceQueue(LAYOUT, workers=2, slots_per_lane=2)
+    lane, other = queue.lanes
+    assert [push(lane, number) for number in (1, 2, 3)] == [True, True, False]
+    assert push(other, 4), "a full lane blocks only its own worker"
+    assert take_versions(queue) == [1, 2, 4]
+    assert not push(lane, 5), "what was taken is still being read"
+    queue.release()
+    assert [push(lane, number) for number in (6, 7, 8)] == [True, True, False]
+    assert take_versions(queue) == [6, 7]
+
+
+def test_releasing_gives_back_only_what_was_taken() -> None:
+    queue = ExperienceQueue(LAYOUT, workers=1, slots_per_lane=2)
+    lane = queue.lanes[0]
+    push(lane, 1)
+    push(lane, 2)
+    queue.take(timeout=0)
+    queue.release()
+    assert [push(lane, 3), push(lane, 4)] == [True, False]
+    assert take_versions(queue) == [2, 3]
+
+
+def test_a_writer_waits_no_longer_than_its_timeout() -> None:
+    queue = ExperienceQueue(LAYOUT, workers=1, slots_per_lane=1)
+    push(queue.lanes[0], 1)
+    started = time.monotonic()
+    assert queue.lanes[0].reserve(timeout=0.2) is None
+    assert 0.19 <= time.monotonic() - started < 10
+
+
+def test_lanes_are_read_in_the_order_in_which_fragments_were_finished() -> None:
+    queue = ExperienceQueue(LAYOUT, workers=3, slots_per_lane=4)
+    order = [2, 0, 0, 1, 2, 1, 0, 2]
+    for number, lane in enumerate(order):
+        assert push(queue.lanes[lane], 10 * number + lane)
+    assert take_versions(queue) == [10 * number + lane for number, lane in enumerate(order)]
+
+
+def test_the_reader_takes_nothing_that_was_only_reserved() -> None:
+    queue = ExperienceQueue(LAYOUT, workers=1, slots_per_lane=2)
+    fragment = queue.lanes[0].reserve(timeout=0)
+    assert fragment is not None
+    fill(fragment, 1)
+    assert queue.take(timeout=0) is None
+
+
+def test_an_empty_queue_gives_none_after_its_timeout() -> None:
+    queue = ExperienceQueue(LAYOUT, workers=2, slots_per_lane=2)
+    started = time.monotonic()
+    assert queue.take(timeout=0.2) is None
+    assert 0.19 <= time.monotonic() - started < 10
+
+
+def test_fill_is_the_share_of_slots_not_yet_released() -> None:
+    queue = ExperienceQueue(LAYOUT, workers=2, slots_per_lane=2)
+    assert queue.fill == 0
+    push(queue.lanes[0], 1)
+    push(queue.lanes[0], 2)
+    push(queue.lanes[1], 3)
+    assert queue.fill == 0.75
+    take_versions(queue)
+    assert queue.fill == 0.75
+    queue.release()
+    assert queue.fill == 0
+
+
+def test_fragments_of_different_slots_and_lanes_share_no_memory() -> None:
+    queue = ExperienceQueue(LAYOUT, workers=2, slots_per_lane=2)
+    for number, lane in ((1, 0), (2, 0), (3, 1), (4, 1)):
+        push(queue.lanes[lane], number)
+    taken = [queue.take(timeout=0) for _ in range(4)]
+    assert [fragment is not None and holds(fragment, number) for number, fragment in enumerate(taken, 1)] == [True] * 4
+
+
+def push_ten(lane: Lane) -> None:
+    for number in range(1, 11):
+        fragment = lane.reserve(timeout=60)
+        while fragment is None:
+            fragment = lane.reserve(timeout=60)
+        fill(fragment, number)
+        lane.commit(number)
+
+
+def die_while_filling(lane: Lane, reserved: SharedBuffer) -> None:
+    """Commits fragment 1, fills half of the next, and waits for its end."""
+    push(lane, 1)
+    fragment = lane.reserve(timeout=0)
+    assert fragment is not None
+    fragment.frames[:3] = 250
+    fragment.actions[:] = 250
+    reserved.array((1,), np.int64)[0] = 1
+    time.sleep(300)
+
+
+def take_ten(queue: ExperienceQueue) -> None:
+    """Expect fragments 1 to 10, each intact, in less than two minutes."""
+    deadline = time.monotonic() + 120
+    for number in range(1, 11):
+        fragment = queue.take(timeout=1)
+        while fragment is None and time.monotonic() < deadline:
+            fragment = queue.take(timeout=1)
+        assert fragment is not None
+        assert fragment.weights_version == number
+        assert holds(fragment, number)
+        assert 0 < time.monotonic_ns() - fragment.finished_ns < 120e9
+        queue.release()
+
+
+def test_a_lane_outlives_a_writer_that_is_killed_in_the_middle_of_a_fragment() -> None:
+    """And what a second writer pushes from its own process arrives intact, through back pressure."""
+    queue, reserved = ExperienceQueue(LAYOUT, workers=2, slots_per_lane=2), SharedBuffer(64)
+    victim = SPAWN.Process(target=die_while_filling, args=(queue.lanes[0], reserved))
+    victim.start()
+    deadline = time.monotonic() + 90
+    while not reserved.array((1,), np.int64)[0] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert victim.pid
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.join(60)
+    assert victim.exitcode == -signal.SIGKILL
+
+    assert take_versions(queue) == [1]
+    queue.release()
+    assert queue.take(timeout=0.1) is None
+    push(queue.lanes[1], 77)
+    assert take_versions(queue) == [77]
+    queue.release()
+
+    successor = SPAWN.Process(target=push_ten, args=(queue.lanes[0],))
+    successor.start()
+    try:
+        take_ten(queue)
+    finally:
+        successor.join(30)
+        successor.kill()
+    assert successor.exitcode == 0
+    assert queue.fill == 0

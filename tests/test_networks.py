@@ -1,0 +1,87 @@
+"""Networks: shapes and sizes of every kind, how pixels enter them, and how they begin."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from asyncq.networks import PolicyValueNetwork, QNetwork, make_network
+
+IMAGE, VECTOR = (4, 84, 84), (6,)
+
+
+def size(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize(("name", "shape"), [("a3c", IMAGE), ("nature", IMAGE), ("a3c", (1, 84, 84)), ("mlp", VECTOR)])
+def test_both_kinds_of_heads_have_the_shapes_of_actions_and_batch(
+    name: str, shape: tuple[int, ...], layer_norm: bool
+) -> None:
+    dtype = torch.uint8 if len(shape) == 3 else torch.float32
+    observations = torch.ones((3, *shape), dtype=dtype)
+    for heads in ("policy-value", "q"):
+        first, second = make_network(name, heads, shape, 5, layer_norm)(observations)
+        assert first.shape == (3, 5)
+        assert second.shape == (3,)
+        assert first.isfinite().all()
+
+
+def test_the_a3c_network_has_the_papers_size() -> None:
+    # 16 filters of 8x8x4, 32 of 4x4x16, 256 units on 9x9x32, 6 logits and a value; every layer with its biases
+    expected = (16 * 256 + 16) + (32 * 256 + 32) + (256 * 2592 + 256) + (6 * 256 + 6) + (256 + 1)
+    assert size(make_network("a3c", "policy-value", IMAGE, 6, False)) == expected
+
+
+def test_the_nature_network_has_the_papers_size() -> None:
+    expected = (32 * 256 + 32) + (64 * 512 + 64) + (64 * 576 + 64) + (512 * 3136 + 512) + (6 * 512 + 6)
+    assert size(make_network("nature", "q", IMAGE, 6, False)) == expected
+
+
+def test_layer_norm_normalises_every_hidden_layer() -> None:
+    plain, normed = (make_network("a3c", "q", IMAGE, 6, layer_norm) for layer_norm in (False, True))
+    assert size(normed) - size(plain) == 2 * (16 * 20 * 20 + 32 * 9 * 9 + 256)
+    plain, normed = (make_network("mlp", "q", VECTOR, 6, layer_norm) for layer_norm in (False, True))
+    assert size(normed) - size(plain) == 2 * (64 + 64)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_pixels_are_scaled_to_0_to_1(gradients: bool) -> None:
+    """The same as a plain stack of torch's layers on observations divided by 255, with and without gradients."""
+    network = make_network("a3c", "policy-value", IMAGE, 6, False)
+    assert isinstance(network, PolicyValueNetwork)
+    parameters = dict(network.named_parameters())
+    observations = torch.randint(256, (2, *IMAGE), dtype=torch.uint8)
+    with torch.set_grad_enabled(gradients):
+        logits, values = network(observations)
+    hidden = observations.double() / 255
+    for layer, stride in ((0, 4), (1, 2)):
+        weight, bias = (parameters[f"trunk.convolutions.{layer}.{part}"].double() for part in ("weight", "bias"))
+        hidden = nn.functional.conv2d(hidden, weight, bias, stride).relu()
+    weight, bias = (parameters[f"trunk.dense.{part}"].double() for part in ("weight", "bias"))
+    hidden = nn.functional.linear(hidden.flatten(1), weight, bias).relu()
+    torch.testing.assert_close(logits.double(), hidden @ network.policy.weight.double().T, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(values.double(), (hidden @ network.value.weight.double().T)[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_new_policy_is_nearly_uniform() -> None:
+    network = make_network("a3c", "policy-value", IMAGE, 6, False)
+    logits, _ = network(torch.randint(256, (8, *IMAGE), dtype=torch.uint8))
+    assert (logits.softmax(-1) - 1 / 6).abs().max() < 0.02
+
+
+def test_a_q_networks_second_output_is_the_greatest_action_value() -> None:
+    network = make_network("mlp", "q", VECTOR, 5, True)
+    assert isinstance(network, QNetwork)
+    values, greatest = network(torch.randn(7, 6))
+    assert torch.equal(greatest, values.max(-1).values)
+
+
+def test_every_parameter_learns() -> None:
+    for name, shape in (("a3c", IMAGE), ("mlp", VECTOR)):
+        network = make_network(name, "policy-value", shape, 3, True)
+        logits, values = network(torch.randint(256, (4, *shape)).float())
+        (logits.square().sum() + values.square().sum()).backward()
+        assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())

@@ -1,0 +1,173 @@
+"""Whole runs, with real processes: they learn, they stop when told, and nothing stays behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+
+from asyncq.storage.weights_file import load_weights
+from asyncq.training import Signals
+
+
+def asyncq(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "asyncq", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+
+
+def start(*arguments: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "asyncq", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def metrics(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def wait_for_first_report(run_dir: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not (run_dir / "metrics.jsonl").exists() or not metrics(run_dir):
+        assert time.monotonic() < deadline, "no report came"
+        time.sleep(0.1)
+
+
+def members_of_group(group: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            found.append(int(entry.parent.name))
+    return found
+
+
+def assert_nothing_left(group: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while members_of_group(group):
+        assert time.monotonic() < deadline, f"still there: {members_of_group(group)}"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("method", ["a3c", "n-step-q", "one-step-q"])
+def test_method_learns_cartpole(method: str, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    limits = ["--total-steps", 200_000, "--target-return", 150]
+    done = asyncq(
+        "train", "--method", method, "--env", "CartPole-v1", "--processes", 2, "--seed", 3, "--run-dir", run_dir, *limits
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["outcome"] == "target-return", summary
+    assert summary["episodic_return"] >= 150
+    evaluated = asyncq("evaluate", run_dir / "weights" / "best.h5", "--episodes", 20, "--json")
+    result = json.loads(evaluated.stdout)
+    assert result["mean"] >= 100
+    assert result["episodes"] == len(result["returns"]) == 20
+
+
+def test_run_directory_holds_everything(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    flags = ["--total-steps", 20_000, "--save-interval", 8_000, "--report-interval", 0.5]
+    done = asyncq("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir, *flags)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in run_dir.iterdir()}
+    assert {"config.json", "metrics.jsonl", "log.txt", "summary.json", "weights"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    saved = {path.name for path in (run_dir / "weights").iterdir()}
+    assert {"latest.h5", "best.h5"} <= saved
+    assert len(saved) == 5, saved
+    report = metrics(run_dir)[-1]
+    expected = {"env_steps", "seconds", "sps", "updates", "episodes", "episodic_return", "lag", "queue_fill", "losses"}
+    assert expected <= set(report)
+    assert report["env_steps"] >= 20_000
+    assert load_weights(run_dir / "weights" / "latest.h5").facts["env_steps"] == report["env_steps"]
+
+
+def test_configuration_can_be_repeated(tmp_path: Path) -> None:
+    flags = ["--env", "CartPole-v1", "--processes", 1, "--total-steps", 2_000, "--lr", 0.002]
+    assert asyncq("train", *flags, "--run-dir", tmp_path / "a").returncode == 0
+    repeated = asyncq("train", "--config", tmp_path / "a" / "config.json", "--run-dir", tmp_path / "b")
+    assert repeated.returncode == 0, repeated.stderr
+    assert (tmp_path / "a" / "config.json").read_text() == (tmp_path / "b" / "config.json").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_stops_in_order(number: signal.Signals, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = start("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir, "--report-interval", 0.5)
+    wait_for_first_report(run_dir)
+    asked = time.monotonic()
+    os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=30)
+    assert time.monotonic() - asked < 10
+    assert process.returncode == 128 + number
+    assert str(run_dir / "weights") in output
+    with h5py.File(run_dir / "weights" / "latest.h5") as file:
+        assert file["parameters"]
+    assert_nothing_left(process.pid, seconds=2)
+
+
+def test_second_interrupt_stops_at_once(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = start("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir, "--report-interval", 0.5)
+    wait_for_first_report(run_dir)
+    learner = next(pid for pid in members_of_group(process.pid) if pid != process.pid)
+    for pid in members_of_group(process.pid):
+        if pid != process.pid:
+            os.kill(pid, signal.SIGSTOP)  # nobody can stop in order
+    assert learner
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert time.monotonic() - asked < 3
+    assert process.returncode == 130
+    assert_nothing_left(process.pid, seconds=2)
+
+
+def test_killed_worker_is_replaced(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    flags = ["--processes", 2, "--total-steps", 60_000, "--report-interval", 0.5]
+    process = start("train", "--env", "CartPole-v1", "--run-dir", run_dir, *flags)
+    wait_for_first_report(run_dir)
+    workers = [pid for pid in members_of_group(process.pid) if "MALLOC" in environment(pid) and is_worker(pid)]
+    os.kill(workers[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "is replaced" in errors
+    assert json.loads((run_dir / "summary.json").read_text())["env_steps"] >= 60_000
+
+
+def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = start("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir, "--report-interval", 0.5)
+    wait_for_first_report(run_dir)
+    process.kill()
+    process.communicate(timeout=10)
+    assert_nothing_left(process.pid, seconds=5)
+
+
+def environment(pid: int) -> str:
+    return Path(f"/proc/{pid}/environ").read_text()
+
+
+def is_worker(pid: int) -> bool:
+    return "CUDA_VISIBLE_DEVICES=\0" in environment(pid) and "OMP_NUM_THREADS=1" in environment(pid)
+
+
+def test_signals_are_counted_and_handlers_restored() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert (signals.received, signals.last) == (1, signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before

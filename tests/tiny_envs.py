@@ -1,0 +1,91 @@
+"""Three tiny environments that the tests register: pictures, vectors counted from action 5, and continuous actions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+PIXELS = "AsyncqTest/Pixels-v0"
+COUNTER = "AsyncqTest/Counter-v0"
+CONTINUOUS = "AsyncqTest/Continuous-v0"
+TABLE = "AsyncqTest/Table-v0"
+
+
+class Pixels(gym.Env[np.ndarray[Any, Any], np.int64]):
+    """Random 20x30 RGB pictures; an episode terminates with probability 1/4 a step, or is truncated after 6."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        self.observation_space = gym.spaces.Box(0, 255, (20, 30, 3), np.uint8)
+        self.action_space = gym.spaces.Discrete(3)
+
+    def _picture(self) -> np.ndarray[Any, Any]:
+        self._shown = self.np_random.integers(1, 256, (20, 30, 3)).astype(np.uint8)
+        return self._shown
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        self._step = 0
+        return self._picture(), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray[Any, Any], float, bool, bool, dict[str, Any]]:
+        self._step += 1
+        terminated = bool(self.np_random.random() < 0.25)
+        return self._picture(), float(action), terminated, not terminated and self._step == 6, {}
+
+    def render(self) -> np.ndarray[Any, Any]:  # type: ignore[override]
+        return self._shown
+
+
+class Counter(gym.Env[np.ndarray[Any, Any], np.int64]):
+    """Shows `[episode, step, last action]`; actions are 5 and 6; action 6 terminates, and step 4 truncates.
+
+    The reward is 1 a step, and 10 more for action 6.
+    """
+
+    def __init__(self) -> None:
+        self.observation_space = gym.spaces.Box(-1e6, 1e6, (3,), np.float64)
+        self.action_space = gym.spaces.Discrete(2, start=5)
+        self._episode = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        self._episode, self._step = self._episode + 1, 0
+        return np.array([self._episode, 0.0, 0.0]), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray[Any, Any], float, bool, bool, dict[str, Any]]:
+        assert action in (5, 6), action
+        self._step += 1
+        terminated = bool(action == 6)
+        reward = 11.0 if terminated else 1.0
+        truncated = not terminated and self._step == 4
+        return np.array([self._episode, float(self._step), float(action)]), reward, terminated, truncated, {}
+
+
+class Continuous(Counter):
+    """Actions are a Box: nothing that can be learned here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = gym.spaces.Box(-1, 1, (1,), np.float32)  # type: ignore[assignment]
+
+
+class Table(Counter):
+    """Observations are a 2-dimensional table of numbers: neither image nor vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = gym.spaces.Box(0, 1, (2, 2), np.float32)
+
+
+for _name, _class in ((PIXELS, Pixels), (COUNTER, Counter), (CONTINUOUS, Continuous), (TABLE, Table)):
+    if _name not in gym.registry:
+        gym.register(_name, entry_point=_class, disable_env_checker=True)
