@@ -67,7 +67,7 @@ def test_method_learns_cartpole(method: str, tmp_path: Path) -> None:
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["outcome"] == "target-return", summary
     assert summary["episodic_return"] >= 150
-    evaluated = asyncq("evaluate", run_dir / "weights" / "best.h5", "--episodes", 20, "--json")
+    evaluated = asyncq("evaluate", run_dir / "best.h5", "--episodes", 20, "--json")
     result = json.loads(evaluated.stdout)
     assert result["mean"] >= 100
     assert result["episodes"] == len(result["returns"]) == 20
@@ -81,14 +81,15 @@ def test_run_directory_holds_everything(tmp_path: Path) -> None:
     names = {path.name for path in run_dir.iterdir()}
     assert {"config.json", "metrics.jsonl", "log.txt", "summary.json", "weights"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
-    saved = {path.name for path in (run_dir / "weights").iterdir()}
-    assert {"latest.h5", "best.h5"} <= saved
-    assert len(saved) == 5, saved
+    assert {"latest.h5", "best.h5"} <= names
+    saved = sorted(int(path.stem) for path in (run_dir / "weights").iterdir())
+    assert len(saved) == 3, saved
+    assert saved[0] >= 8_000
     report = metrics(run_dir)[-1]
     expected = {"env_steps", "seconds", "sps", "updates", "episodes", "episodic_return", "lag", "queue_fill", "losses"}
     assert expected <= set(report)
     assert report["env_steps"] >= 20_000
-    assert load_weights(run_dir / "weights" / "latest.h5").facts["env_steps"] == report["env_steps"]
+    assert load_weights(run_dir / "latest.h5").facts["env_steps"] == report["env_steps"]
 
 
 def test_configuration_can_be_repeated(tmp_path: Path) -> None:
@@ -109,8 +110,8 @@ def test_signal_stops_in_order(number: signal.Signals, tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=30)
     assert time.monotonic() - asked < 10
     assert process.returncode == 128 + number
-    assert str(run_dir / "weights") in output
-    with h5py.File(run_dir / "weights" / "latest.h5") as file:
+    assert str(run_dir / "best.h5") in output
+    with h5py.File(run_dir / "latest.h5") as file:
         assert file["parameters"]
     assert_nothing_left(process.pid, seconds=2)
 
@@ -119,11 +120,9 @@ def test_second_interrupt_stops_at_once(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = start("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir, "--report-interval", 0.5)
     wait_for_first_report(run_dir)
-    learner = next(pid for pid in members_of_group(process.pid) if pid != process.pid)
     for pid in members_of_group(process.pid):
         if pid != process.pid:
             os.kill(pid, signal.SIGSTOP)  # nobody can stop in order
-    assert learner
     process.send_signal(signal.SIGINT)
     time.sleep(1)
     asked = time.monotonic()
@@ -139,7 +138,7 @@ def test_killed_worker_is_replaced(tmp_path: Path) -> None:
     flags = ["--processes", 2, "--total-steps", 60_000, "--report-interval", 0.5]
     process = start("train", "--env", "CartPole-v1", "--run-dir", run_dir, *flags)
     wait_for_first_report(run_dir)
-    workers = [pid for pid in members_of_group(process.pid) if "MALLOC" in environment(pid) and is_worker(pid)]
+    workers = [pid for pid in members_of_group(process.pid) if is_worker(pid)]
     os.kill(workers[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import itertools
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,6 +37,9 @@ def main() -> None:
     except UsageError as error:
         print(f"asyncq: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -52,12 +57,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    default = TrainConfig()
-    if "--config" in arguments:
-        position = arguments.index("--config")
-        default = read_config(arguments[position + 1 : position + 2])
-        del arguments[position : position + 2]
-    config = parse(TrainConfig, "train", arguments, default)
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config", nargs="?", const="")
+    found, flags = finder.parse_known_args(arguments)
+    config = parse(TrainConfig, "train", flags, None if found.config is None else read_config(found.config))
     from asyncq.training import train
 
     return train(config)
@@ -78,16 +81,16 @@ def parse(kind: type[Config], command: str, arguments: list[str], default: Confi
         raise UsageError(f"{reason}; asyncq {command} --help lists the flags") from None
 
 
-def read_config(path: list[str]) -> TrainConfig:
+def read_config(path: str) -> TrainConfig:
     """The configuration of an earlier run, from its `config.json`."""
     if not path:
         raise UsageError("--config needs the path of a config.json")
     try:
-        return TrainConfig.from_json(json.loads(Path(path[0]).read_text()))
+        return TrainConfig.from_json(json.loads(Path(path).read_text()))
     except OSError as error:
-        raise UsageError(f"--config {path[0]} cannot be read: {error.strerror}") from error
+        raise UsageError(f"--config {path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"--config {path[0]} is no configuration that asyncq wrote") from error
+        raise UsageError(f"--config {path} is no configuration that asyncq wrote") from error
 
 
 def _play(arguments: list[str]) -> int:

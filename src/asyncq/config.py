@@ -28,9 +28,15 @@ def _alias(*names: str) -> Any:
     return tyro.conf.arg(aliases=list(names))
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Train an agent: worker processes play, one learner learns."""
+    """Train an agent: worker processes play, one learner learns. --config FILE takes all settings from an earlier
+    run's config.json; flags beside it change single ones."""
 
     method: str = "a3c"
     """one-step-q, n-step-q or a3c."""
@@ -38,8 +44,8 @@ class TrainConfig:
     """Gymnasium id with discrete actions and image or vector observations."""
     imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
     """Modules that register third-party environments; imported in every process."""
-    processes: int = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    """Worker processes (default: one a core)."""
+    processes: int = dataclasses.field(default_factory=usable_cores)
+    """Worker processes; one a core unless said otherwise."""
     envs_per_process: int | None = None
     """Environments that each worker steps together."""
     total_steps: int = 10_000_000
@@ -228,7 +234,7 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 _A3C = {"passes": 2, "entropy_coefficient": 0.01, "target_interval": 0, "layer_norm": False, "trace_lambda": 0.95}
-_Q = {"entropy_coefficient": 0.0, "layer_norm": True, "trace_lambda": 0.65, "optimizer": "radam", "learning_rate": 5e-4}
+_Q = {"entropy_coefficient": 0.0, "layer_norm": True, "trace_lambda": 0.65, "optimizer": "adam", "learning_rate": 5e-4}
 
 METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("a3c", "image"): {**_A3C, "n_step": 32, "batch_size": 128, "learning_rate": 5e-4, "optimizer": "adam"},

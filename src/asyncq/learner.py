@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,7 +18,7 @@ from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec
 from asyncq.experience import ExperienceQueue, Fragment, stack_frames
 from asyncq.methods import METHODS
-from asyncq.methods.batch import Batch
+from asyncq.methods.batch import Batch, Samples, shuffled_samples
 from asyncq.monitoring.metrics import Metrics
 from asyncq.networks import make_network
 from asyncq.status import StatusBoard
@@ -83,31 +83,24 @@ class Learner:
             if time.monotonic() >= self.next_report:
                 self._report()
             if self.env_steps >= self.next_save:
-                self._save(f"{self.env_steps}.h5")
+                self._save(f"weights/{self.env_steps}.h5", "latest.h5")
                 self.next_save += self.config.save_interval
             reason = self._reason_to_stop()
         self._report()
-        for name in (f"{self.env_steps}.h5", "latest.h5"):
-            self._save(name)
-        if not (self.task.run_dir / "weights" / "best.h5").exists():
+        self._save(f"weights/{self.env_steps}.h5", "latest.h5")
+        if not (self.task.run_dir / "best.h5").exists():
             self._save("best.h5")
         self.task.reports.send({"finished": reason})
 
     def _drain(self) -> list[Fragment]:
-        """Enough fragments for one batch, in order; none if nothing came for a while."""
+        """Enough fragments for one batch, in order; fewer if no more came for a while."""
         assert self.config.batch_size
         fragments: list[Fragment] = []
-        steps = 0
-        while steps < self.config.batch_size:
+        while sum(fragment.mask.size for fragment in fragments) < self.config.batch_size:
             fragment = self.task.queue.take(LOOK_AROUND_SECONDS)
             if fragment is None:
-                if self.task.status.stopping:
-                    return []
-                continue
-            fragments.append(fragment)
-            steps += fragment.mask.size
-            if len(fragments) == sum(lane.slots for lane in self.task.queue.lanes):
                 break
+            fragments.append(fragment)
         return fragments
 
     def _count(self, fragments: Sequence[Fragment]) -> None:
@@ -137,15 +130,23 @@ class Learner:
         return batch
 
     def _learn_from(self, batch: Batch) -> None:
-        self._set_learning_rate()
-        for _ in range(self.config.passes or 1):
-            for minibatch in shuffled_minibatches(batch, self.config.batch_size or 1):
-                self._update(minibatch)
-
-    def _update(self, batch: Batch) -> None:
         config = self.config
-        with torch.autocast(self.task.device, torch.bfloat16, enabled=config.precision == "bf16"):
-            loss, parts = self.method.loss(self.network, self.target, batch, config)
+        assert config.passes and config.batch_size
+        self._set_learning_rate()
+        with self.precision():
+            targets = self.method.targets(self.network, self.target, batch, config)
+        for _ in range(config.passes):
+            for samples in shuffled_samples(batch, targets, config.batch_size):
+                self._update(samples)
+
+    def precision(self) -> torch.autocast:
+        """The arithmetic that the configuration asks for."""
+        return torch.autocast(self.task.device, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def _update(self, samples: Samples) -> None:
+        config = self.config
+        with self.precision():
+            loss, parts = self.method.loss(self.network, samples, config)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         limit = config.max_grad_norm or float("inf")
@@ -187,29 +188,19 @@ class Learner:
             return "total-steps"
         return "stopped" if self.task.status.stopping else None
 
-    def _save(self, name: str) -> None:
+    def _save(self, *names: str) -> None:
         parameters = {key: value.float().cpu().numpy() for key, value in self.network.state_dict().items()}
         facts: dict[str, Any] = {"env_steps": self.env_steps, "updates": self.updates}
         if self.metrics.episodes:
             facts["episodic_return"] = self.metrics.episodic_return
-        save_weights(self.task.run_dir / "weights" / name, parameters, self.config, self.task.spec, facts)
+        for name in names:
+            save_weights(self.task.run_dir / name, parameters, self.config, self.task.spec, facts)
 
 
 def learned_rewards(rewards: Tensor, config: TrainConfig) -> Tensor:
     """Raw rewards, scaled and then clipped."""
     scaled = rewards * config.reward_scale
     return scaled.clamp(-config.reward_clip, config.reward_clip) if config.reward_clip else scaled
-
-
-def shuffled_minibatches(batch: Batch, size: int) -> Iterator[Batch]:
-    """Split a batch by environments, in random order, into parts of about `size` env steps; sequences stay whole."""
-    steps, envs = batch.actions.shape
-    parts = max(1, round(steps * envs / size))
-    if parts == 1:
-        yield batch
-        return
-    for chosen in torch.randperm(envs, device=batch.actions.device).tensor_split(parts):
-        yield Batch(*(field[:, chosen] for field in batch))
 
 
 def make_optimizer(config: TrainConfig, network: torch.nn.Module) -> torch.optim.Optimizer:

@@ -19,7 +19,7 @@ import torch
 import tyro
 from rich.progress import Progress
 
-from asyncq.config import TrainConfig
+from asyncq.config import TrainConfig, usable_cores
 from asyncq.envs import EnvironmentSpec, describe, make_env, same_task
 from asyncq.errors import UsageError
 from asyncq.methods import METHODS
@@ -44,6 +44,8 @@ class AgentConfig:
     """The same, as a flag."""
     env: Annotated[str | None, tyro.conf.arg(aliases=["--game"])] = None
     """Another id of the same task, say with other sticky actions (default: the one trained on)."""
+    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    """Modules that register third-party environments."""
     seed: int = 1000
     """Seed of the first game; the following games count up from it."""
     greedy: bool = False
@@ -53,7 +55,7 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.weights is None):
-            raise UsageError("name one weights file, as in: asyncq evaluate runs/NAME/weights/best.h5")
+            raise UsageError("name one weights file, as in: asyncq evaluate runs/NAME/best.h5")
         if not 0 <= self.epsilon <= 1:
             raise UsageError(f"--epsilon is {self.epsilon}; it must lie between 0 and 1")
         if self.seed < 0:
@@ -107,7 +109,7 @@ class Agent:
         file = load_weights(config.file)
         self.trained: TrainConfig = file.config
         self.facts = file.facts
-        self.spec = _playing_spec(file.spec, config.env)
+        self.spec = _playing_spec(file.spec, config)
         assert file.config.network
         heads = METHODS[file.config.method].HEADS
         self.network = make_network(
@@ -126,12 +128,15 @@ class Agent:
         return actions.numpy()
 
 
-def _playing_spec(trained: EnvironmentSpec, env_id: str | None) -> EnvironmentSpec:
-    if env_id is None or env_id == trained.env_id:
+def _playing_spec(trained: EnvironmentSpec, config: AgentConfig) -> EnvironmentSpec:
+    if missing := sorted(set(trained.imports) - set(config.imports)):  # a file alone must not make us run code
+        flags = " ".join(["--import", *missing])
+        raise UsageError(f"{trained.env_id} comes from {', '.join(missing)}; add {flags} if you trust it")
+    if config.env is None or config.env == trained.env_id:
         return trained
-    spec = describe(env_id, trained.imports, trained.frame_stack, trained.frame_skip)
+    spec = describe(config.env, config.imports, trained.frame_stack, trained.frame_skip)
     if not same_task(spec, trained):
-        raise UsageError(f"these weights were trained on {trained.env_id}; they cannot play {env_id}")
+        raise UsageError(f"these weights were trained on {trained.env_id}; they cannot play {config.env}")
     return spec
 
 
@@ -166,7 +171,7 @@ def evaluate(config: EvaluateConfig) -> int:
 
 def play_games(agent: Agent, seed: int, games: int, on_finish: Callable[[], object]) -> list[float]:
     """Raw returns of `games` games played side by side, one an environment, so that short games count no more."""
-    env = make_env(agent.spec, games, threads=len(os.sched_getaffinity(0)))
+    env = make_env(agent.spec, games, threads=usable_cores())
     seeds: Any = np.arange(seed, seed + games) if agent.spec.family == "atari" else list(range(seed, seed + games))
     try:
         observations, _ = env.reset(seed=seeds)
@@ -219,6 +224,8 @@ def play(config: PlayConfig) -> int:
     if record is None and not _has_screen():
         record = Path(f"{agent.spec.env_id.replace('/', '-')}.gif")
         print(f"asyncq: no screen here; recording to {record}", file=sys.stderr)
+    if record:
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a screen
     env = make_env(agent.spec, 1, render=True)
     fps = config.fps or _speed(env, agent.spec)
     try:

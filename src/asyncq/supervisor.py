@@ -77,17 +77,16 @@ class Supervisor:
         """Let the workers end their fragments, and the learner save."""
         self._status.request_stop()
 
-    def stop(self, patience: float) -> None:
-        """Ask everyone to stop; kill whoever has not after `patience` seconds."""
+    def stop(self, patience: float, hurry: Callable[[], bool]) -> None:
+        """Ask everyone to stop; kill whoever has not after `patience` seconds, or as soon as `hurry` says so."""
         self.request_stop()
         deadline = time.monotonic() + patience
         processes = [self.learner, *self.workers]
+        while any(process.is_alive() for process in processes) and time.monotonic() < deadline and not hurry():
+            time.sleep(0.02)
         for process in processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-        for process in processes:
-            if process.is_alive():
-                process.kill()
-                process.join()
+            process.kill()
+            process.join()
 
 
 def _child_main(run: Callable[[Any], None], task: object) -> None:

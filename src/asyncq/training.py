@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-import os
 import signal
 import sys
 import time
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 
-from asyncq.config import TrainConfig
+from asyncq.config import TrainConfig, usable_cores
 from asyncq.envs import describe
 from asyncq.errors import UsageError
 from asyncq.experience import ExperienceQueue, FragmentLayout
@@ -49,21 +48,26 @@ def train(config: TrainConfig) -> int:
     board = WeightBoard(sum(parameter.numel() for parameter in network.parameters()))
     status = StatusBoard(config.processes)
     reports, reports_out = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    spare_cores = len(os.sched_getaffinity(0)) - config.processes
+    spare_cores = usable_cores() - config.processes
     learner = LearnerTask(config, spec, queue, board, status, reports_out, run_dir, device, max(1, spare_cores))
     workers = [
         WorkerTask(index, config, spec, lane, board, status) for index, lane in enumerate(queue.lanes)
     ]
     with Recorder(run_dir) as recorder, make_display(config, status, run_dir, device) as display, Signals() as signals:
         recorder.log(f"{config.method} on {config.env}, learner on {device}, {config.processes} workers")
-        supervisor = Supervisor(learner, workers, lambda line: (recorder.log(line), display.say(line)) and None)
+
+        def say(line: str) -> None:
+            recorder.log(line)
+            display.say(line)
+
+        supervisor = Supervisor(learner, workers, say)
         reports_out.close()
         try:
             outcome = follow(supervisor, reports, recorder, display, signals)
         except RunFailed as failure:
             outcome = f"failed: {failure}"
         finally:
-            supervisor.stop(STOP_SECONDS if signals.received < 2 else 0.0)
+            supervisor.stop(STOP_SECONDS, hurry=lambda: signals.received >= 2)
         recorder.finish(outcome)
     return conclude(outcome, run_dir, recorder, signals)
 
@@ -72,12 +76,14 @@ def follow(
     supervisor: Supervisor, reports: Any, recorder: Recorder, display: Display, signals: Signals
 ) -> str:
     """Pass the learner's reports on until it has finished; returns why it did."""
-    stopping = False
+    deadline = float("inf")
     while True:
         if signals.received >= 2:
             return "stopped at once"
-        if signals.received and not stopping:
-            stopping = True
+        if time.monotonic() > deadline:
+            return "stopped, but the learner did not answer"
+        if signals.received and deadline == float("inf"):
+            deadline = time.monotonic() + STOP_SECONDS
             display.say("stopping in order; once more stops at once")
             supervisor.request_stop()
         try:
@@ -97,10 +103,8 @@ def follow(
 
 def conclude(outcome: str, run_dir: Path, recorder: Recorder, signals: Signals) -> int:
     """Say where everything is; returns the exit status."""
-    weights = run_dir / "weights"
-    best = "best.h5" if (weights / "best.h5").exists() else "latest.h5"
-    if (weights / best).exists():
-        print(f"asyncq: {outcome} after {recorder.env_steps:,} env steps; weights in {weights / best}")
+    if (run_dir / "best.h5").exists():
+        print(f"asyncq: {outcome} after {recorder.env_steps:,} env steps; best weights in {run_dir / 'best.h5'}")
     if signals.received:
         return 128 + signals.last
     if outcome.startswith("failed"):

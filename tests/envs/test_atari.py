@@ -29,8 +29,8 @@ def test_the_twin_stays_in_step_through_episode_ends(env_id: str) -> None:
         assert [picture.shape for picture in pictures] == [(210, 160, 3)] * 2
         for picture, frame in zip(pictures, observations[:, -1], strict=True):
             small = 255 * resize(rgb2gray(picture), (84, 84), anti_aliasing=True)
-            # another resize, so edges differ a little; a paddle elsewhere differs by 100 and more over many pixels
-            assert np.mean(np.abs(small - frame) > 60) < 0.004
+            # another resize, so edges differ a little; one step out of step, a ball or a paddle differs by far more
+            assert np.abs(small - frame).max() < 30
     env.close()
     assert ends >= 4
 

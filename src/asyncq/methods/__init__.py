@@ -1,4 +1,4 @@
-"""Methods: each file holds one loss on fragments and names the heads it needs; this table knows them all."""
+"""Methods: each file says what a fragment teaches, its targets, and how to learn it, its loss; this table knows all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
 from asyncq.methods import a3c, n_step_q, one_step_q
-from asyncq.methods.batch import Batch
+from asyncq.methods.batch import Batch, Samples
 
 
 class Method(Protocol):
@@ -17,9 +17,15 @@ class Method(Protocol):
     HEADS: str
     """Heads of the network: "policy-value" (the policy is their softmax) or "q" (epsilon-greedy)."""
 
-    def loss(
+    def targets(
         self, network: nn.Module, target_network: nn.Module, batch: Batch, config: TrainConfig, /
-    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+    ) -> dict[str, Tensor]:
+        """What the network is to learn from a batch, computed once, by name, each `[T, E]`."""
+
+    def loss(
+        self, network: nn.Module, samples: Samples, config: TrainConfig, /
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar loss on samples with their targets, and its parts for the report."""
 
 
 METHODS: dict[str, Method] = {"a3c": a3c, "n-step-q": n_step_q, "one-step-q": one_step_q}

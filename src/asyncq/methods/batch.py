@@ -1,16 +1,18 @@
-"""What a method learns from: one batch of fragments, as tensors on the learner's device."""
+"""What a method learns from: a batch of fragments, and the single steps that are drawn from it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from asyncq.networks import Outputs
 
 
 class Batch(NamedTuple):
-    """`observations[T+1, E, S, ...]`, the rest `[T, E]`; rewards are scaled and clipped."""
+    """Fragments side by side: `observations[T+1, E, S, ...]`, the rest `[T, E]`; rewards are scaled and clipped."""
 
     observations: Tensor
     actions: Tensor
@@ -20,18 +22,32 @@ class Batch(NamedTuple):
     behaviour_log_probs: Tensor
 
 
-def evaluate(network: nn.Module, observations: Tensor) -> Outputs:
-    """Both outputs of `network` for `observations[T, E, ...]`, with the leading axes `[T, E]` restored."""
+class Samples(NamedTuple):
+    """Single steps of a batch: `observations[N, S, ...]`, `actions[N]`, and the method's targets, `[N]` each."""
+
+    observations: Tensor
+    actions: Tensor
+    targets: dict[str, Tensor]
+
+
+def outputs(network: nn.Module, observations: Tensor) -> Outputs:
+    """Both outputs of `network` for `observations[T, E, ...]`, with the leading axes `[T, E]` restored; no gradient."""
+    with torch.no_grad():
+        first, second = network(observations.flatten(0, 1))
     leading = observations.shape[:2]
-    first, second = network(observations.flatten(0, 1))
     return first.float().unflatten(0, leading), second.float().unflatten(0, leading)
 
 
 def chosen(values: Tensor, actions: Tensor) -> Tensor:
-    """Of `values[T, E, A]` those of `actions[T, E]`."""
+    """Of `values[..., A]` those of `actions[...]`."""
     return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values[T, E]` over the steps that were decisions."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+def shuffled_samples(batch: Batch, targets: dict[str, Tensor], size: int) -> Iterator[Samples]:
+    """Every decision of the batch once, in random order, in parts of about `size`; resetting steps are left out."""
+    decisions = batch.mask.flatten().nonzero().squeeze(-1)
+    order = decisions[torch.randperm(len(decisions), device=decisions.device)]
+    observations, actions = batch.observations[:-1].flatten(0, 1), batch.actions.flatten()
+    flat = {name: values.flatten() for name, values in targets.items()}
+    for part in order.tensor_split(max(1, round(len(order) / size))):
+        yield Samples(observations[part], actions[part], {name: values[part] for name, values in flat.items()})

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
-from asyncq.methods.batch import Batch, chosen, evaluate, masked_mean
+from asyncq.methods.action_values import squared_error
+from asyncq.methods.batch import Batch, outputs
 from asyncq.methods.returns import lambda_returns
 
 HEADS = "q"
+loss = squared_error
 
 
-def loss(network: nn.Module, target_network: nn.Module, batch: Batch, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """Squared error of the chosen actions' values to their lambda-returns: the scalar loss, and what to report."""
-    values, greatest = evaluate(network, batch.observations)
-    if target_network is not network:
-        with torch.no_grad():
-            _, greatest = evaluate(target_network, batch.observations)
+def targets(network: nn.Module, target_network: nn.Module, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
+    """lambda-returns that bootstrap from the target network's greatest action value, `[T, E]`."""
+    _, greatest = outputs(target_network, batch.observations[1:])
     assert config.trace_lambda is not None
-    targets = lambda_returns(
-        batch.rewards, batch.discounts, batch.mask, greatest[1:].detach(), config.trace_lambda
-    )
-    value = chosen(values[:-1], batch.actions)
-    error = 0.5 * masked_mean((targets - value).square(), batch.mask)
-    return error, {"value": error.detach(), "mean_q": masked_mean(value, batch.mask).detach()}
+    return {"values": lambda_returns(batch.rewards, batch.discounts, batch.mask, greatest, config.trace_lambda)}

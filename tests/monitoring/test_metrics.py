@@ -1,0 +1,95 @@
+"""Metrics: episodes are counted from fragments, reports start anew, and a record needs 100 episodes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from asyncq.experience import Fragment, FragmentLayout
+from asyncq.monitoring.metrics import WINDOW, Metrics
+
+
+def fragment(returns: list[float], lengths: list[int] | None = None) -> Fragment:
+    """One env in which an episode ended with every second step."""
+    steps = 2 * len(returns)
+    layout = FragmentLayout(steps, 1, (2,), "float32", 1)
+    arrays = {name: np.zeros(shape, dtype) for name, (shape, dtype) in layout.fields().items()}
+    arrays["episode_returns"][:] = np.nan
+    arrays["episode_returns"][1::2, 0] = returns
+    arrays["episode_lengths"][1::2, 0] = lengths or [1] * len(returns)
+    return Fragment(**arrays)
+
+
+def test_only_ended_episodes_count() -> None:
+    metrics = Metrics()
+    metrics.add_fragment(fragment([10.0, -4.0], [30, 50]), lag=0)
+    metrics.add_fragment(fragment([0.0], [10]), lag=0)
+    report = metrics.report(env_steps=90, updates=3)
+    assert report["episodes"] == 3
+    assert report["episodic_return"] == 2
+    assert report["episodic_length"] == 30
+
+
+def test_the_return_is_the_mean_of_the_last_100_episodes() -> None:
+    metrics = Metrics()
+    metrics.add_fragment(fragment([1000.0] * 50), lag=0)
+    assert not metrics.has_full_window
+    metrics.add_fragment(fragment([1.0] * 60 + [3.0] * 40), lag=0)
+    assert metrics.has_full_window
+    assert metrics.episodic_return == pytest.approx(1.8)
+    assert metrics.episodes == 150
+
+
+def test_a_report_before_the_first_episode_has_no_return() -> None:
+    report = Metrics().report(env_steps=0, updates=0)
+    assert (report["episodic_return"], report["episodic_length"], report["lag"]) == (None, None, None)
+    assert report["losses"] == {}
+
+
+def test_lags_and_fill_and_losses_start_anew_with_every_report() -> None:
+    metrics = Metrics()
+    for lag in (1, 2, 6):
+        metrics.add_fragment(fragment([5.0]), lag)
+    metrics.queue_fill += [0.5, 1.0]
+    metrics.add_losses({"value": torch.tensor(1.0), "policy": torch.tensor(-1.0)})
+    metrics.add_losses({"value": torch.tensor(4.0), "policy": torch.tensor(-2.0)})
+    first, second = metrics.report(10, 1), metrics.report(20, 2)
+    assert first["lag"] == {"mean": 3, "max": 6}
+    assert first["queue_fill"] == 0.75
+    assert first["losses"] == {"value": 2.5, "policy": -1.5}
+    assert (second["lag"], second["queue_fill"], second["losses"]) == (None, 0, {})
+    assert (second["episodes"], second["episodic_return"]) == (3, 5)
+
+
+def test_speed_is_env_steps_since_the_last_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 110.0, 114.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    metrics = Metrics()
+    first, second = metrics.report(env_steps=500, updates=1), metrics.report(env_steps=900, updates=2)
+    assert (first["seconds"], first["sps"]) == (10, 50)
+    assert (second["seconds"], second["sps"]) == (14, 100)
+
+
+def test_a_report_can_be_written_as_json() -> None:
+    metrics = Metrics()
+    metrics.add_fragment(fragment([5.0]), 1)
+    metrics.add_losses({"value": torch.tensor(1.0)})
+    report = metrics.report(10, 1)
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_a_record_needs_a_full_window_and_must_beat_the_one_before() -> None:
+    metrics = Metrics()
+    metrics.add_fragment(fragment([50.0] * (WINDOW - 1)), 0)
+    assert not metrics.sets_record()
+    metrics.add_fragment(fragment([50.0]), 0)
+    assert metrics.sets_record()
+    assert not metrics.sets_record()
+    metrics.add_fragment(fragment([40.0]), 0)
+    assert not metrics.sets_record()
+    metrics.add_fragment(fragment([70.0]), 0)
+    assert metrics.sets_record()
+    assert metrics.best == pytest.approx(50.1)

@@ -1,0 +1,95 @@
+"""Recorder: every report is a line of metrics.jsonl and a set of TensorBoard values, and the last is the summary."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from asyncq.monitoring.recorder import Recorder, tagged
+
+REPORT: dict[str, Any] = {
+    "env_steps": 1000,
+    "seconds": 4.0,
+    "sps": 300.0,
+    "updates": 7,
+    "episodes": 3,
+    "episodic_return": -20.5,
+    "episodic_length": 800.0,
+    "lag": {"mean": 1.5, "max": 4},
+    "queue_fill": 0.25,
+    "losses": {"value": 0.5, "policy": -0.25},
+    "learning_rate": 0.001,
+}
+TAGS = {
+    "charts/episodic_return": -20.5,
+    "charts/episodic_length": 800.0,
+    "charts/SPS": 300.0,
+    "charts/learning_rate": 0.001,
+    "queue/fill": 0.25,
+    "losses/value": 0.5,
+    "losses/policy": -0.25,
+    "lag/mean": 1.5,
+    "lag/max": 4,
+}
+EARLY = {**REPORT, "env_steps": 10, "episodic_return": None, "episodic_length": None, "lag": None, "losses": {}}
+
+
+def test_tagged_gives_every_number_a_tag() -> None:
+    assert dict(tagged(REPORT)) == TAGS
+
+
+def test_tagged_leaves_out_what_is_not_known_yet() -> None:
+    assert set(dict(tagged(EARLY))) == {"charts/SPS", "charts/learning_rate", "queue/fill"}
+
+
+def test_every_report_is_written_at_once_as_a_line_of_json(tmp_path: Path) -> None:
+    with Recorder(tmp_path) as recorder:
+        recorder.record(EARLY)
+        recorder.record(REPORT)
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [EARLY, REPORT]
+
+
+def test_every_report_reaches_tensorboard_at_its_env_steps(tmp_path: Path) -> None:
+    with Recorder(tmp_path) as recorder:
+        recorder.record(EARLY)
+        recorder.record(REPORT)
+    (path,) = tmp_path.glob("events.out.tfevents.*")
+    values: dict[int, dict[str, float]] = {}
+    for event in EventFileLoader(str(path)).Load():
+        for value in event.summary.value:
+            number = value.tensor.float_val[0] if value.HasField("tensor") else value.simple_value
+            values.setdefault(event.step, {})[value.tag] = number
+    assert set(values) == {10, 1000}
+    assert values[1000] == pytest.approx(TAGS)
+
+
+def test_the_summary_is_the_last_report_the_outcome_and_the_speed_of_the_whole_run(tmp_path: Path) -> None:
+    with Recorder(tmp_path) as recorder:
+        recorder.record(EARLY)
+        recorder.record(REPORT)
+        assert recorder.env_steps == 1000
+        recorder.finish("total-steps")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary == {**REPORT, "outcome": "total-steps", "sps": 250}
+
+
+def test_a_run_that_ended_before_its_first_report_has_a_summary_too(tmp_path: Path) -> None:
+    with Recorder(tmp_path) as recorder:
+        assert recorder.env_steps == 0
+        recorder.finish("stopped")
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"outcome": "stopped"}
+
+
+def test_log_lines_are_dated_and_earlier_ones_stay(tmp_path: Path) -> None:
+    for line in ("one", "two"):
+        with Recorder(tmp_path) as recorder:
+            recorder.log(line)
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", line) for line in lines] == ["one", "two"]
+    assert all(len(line) > 20 for line in lines)

@@ -1,0 +1,178 @@
+"""Weights files: what is saved comes back, and what is damaged or foreign is refused in one line, never half read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from asyncq.config import TrainConfig
+from asyncq.envs import EnvironmentSpec
+from asyncq.errors import UsageError
+from asyncq.networks import make_network
+from asyncq.shared import Array
+from asyncq.storage.weights_file import load_weights, save_weights
+
+CONFIG = TrainConfig(env="CartPole-v1", imports=("one",), seed=7).resolved("vector", 1)
+SPEC = EnvironmentSpec(
+    env_id="CartPole-v1",
+    family="vectors",
+    frame_shape=(4,),
+    frame_dtype="float32",
+    frame_stack=1,
+    frame_skip=1,
+    actions=2,
+    imports=("one",),
+)
+FACTS = {"env_steps": 1234, "updates": 5, "episodic_return": 195.5}
+
+
+def network_parameters() -> dict[str, Array]:
+    network = make_network("mlp", "policy-value", (4,), 2, True)
+    return {name: value.numpy() for name, value in network.state_dict().items()}
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "weights" / "latest.h5"
+    save_weights(path, network_parameters(), CONFIG, SPEC, FACTS)
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UsageError) as caught:
+        load_weights(path)
+    assert "\n" not in str(caught.value)
+    assert path.name in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    parameters = network_parameters()
+    save_weights(tmp_path / "new" / "a.h5", parameters, CONFIG, SPEC, FACTS)
+    loaded = load_weights(tmp_path / "new" / "a.h5")
+    assert set(loaded.parameters) == set(parameters)
+    for name, value in parameters.items():
+        assert loaded.parameters[name].dtype == value.dtype
+        assert np.array_equal(loaded.parameters[name], value)
+    assert (loaded.config, loaded.spec, loaded.facts) == (CONFIG, SPEC, FACTS)
+
+
+def test_a_network_can_be_made_from_the_file(saved: Path) -> None:
+    loaded = load_weights(saved)
+    network = make_network("mlp", "policy-value", SPEC.observation_shape, SPEC.actions, True)
+    network.load_state_dict({name: torch.from_numpy(value) for name, value in loaded.parameters.items()})
+
+
+def test_saving_replaces_the_file_and_leaves_no_other(saved: Path) -> None:
+    save_weights(saved, network_parameters(), dataclasses.replace(CONFIG, seed=8), SPEC, FACTS)
+    assert load_weights(saved).config.seed == 8
+    assert [path.name for path in saved.parent.iterdir()] == ["latest.h5"]
+
+
+def test_a_failed_save_leaves_the_earlier_file_whole(saved: Path) -> None:
+    with pytest.raises(TypeError):
+        save_weights(saved, {"bad": np.array([object()])}, CONFIG, SPEC, {})
+    assert load_weights(saved).facts == FACTS
+
+
+def test_a_file_tells_the_versions_that_wrote_it(saved: Path) -> None:
+    with h5py.File(saved) as file:
+        versions = json.loads(file.attrs["versions"])
+    assert set(versions) == {"asyncq", "torch", "gymnasium", "ale-py"}
+
+
+def test_an_absent_file_is_refused(tmp_path: Path) -> None:
+    assert "there is no weights file" in refusal(tmp_path / "absent.h5")
+
+
+def test_a_directory_is_refused(tmp_path: Path) -> None:
+    assert "there is no weights file" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"not HDF5 at all\n" * 1000])
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "other.h5"
+    path.write_bytes(content)
+    assert "no readable weights file" in refusal(path)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_refused(saved: Path, share: float) -> None:
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(share * len(content))])
+    refusal(saved)
+
+
+def test_a_foreign_hdf5_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.h5"
+    with h5py.File(path, "w") as file:
+        file["data"] = np.arange(3)
+    assert "none of asyncq's" in refusal(path)
+
+
+@pytest.mark.parametrize("missing", ["config", "environment", "facts", "checksum", "format_version"])
+def test_a_file_that_lacks_a_part_is_refused(saved: Path, missing: str) -> None:
+    with h5py.File(saved, "a") as file:
+        del file.attrs[missing]
+    refusal(saved)
+
+
+def test_a_file_without_parameters_is_refused(saved: Path) -> None:
+    with h5py.File(saved, "a") as file:
+        del file["parameters"]
+    refusal(saved)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "content"),
+    [("config", "{"), ("config", "[]"), ("config", '{"gamma": "x"}'), ("environment", "{}"), ("environment", "7")],
+)
+def test_a_file_with_nonsense_in_it_is_refused(saved: Path, attribute: str, content: str) -> None:
+    with h5py.File(saved, "a") as file:
+        file.attrs[attribute] = content
+    refusal(saved)
+
+
+def test_a_file_of_a_newer_format_is_refused(saved: Path) -> None:
+    with h5py.File(saved, "a") as file:
+        file.attrs["format_version"] = 2
+    assert "newer asyncq" in refusal(saved)
+
+
+@pytest.mark.parametrize("change", ["another number", "one parameter less", "one parameter more"])
+def test_changed_parameters_do_not_fit_the_checksum(saved: Path, change: str) -> None:
+    with h5py.File(saved, "a") as file:
+        group = file["parameters"]
+        if change == "another number":
+            group["policy.weight"][0, 0] += 1e-3
+        elif change == "one parameter less":
+            del group["policy.weight"]
+        else:
+            group["extra"] = np.zeros(3)
+    assert "checksum" in refusal(saved)
+
+
+def test_random_damage_is_refused_or_touches_nothing_that_is_loaded(saved: Path) -> None:
+    """200 files with damaged bytes somewhere: no other error, and never other parameters than were saved."""
+    content, generator = saved.read_bytes(), np.random.default_rng(1)
+    parameters, refused = load_weights(saved).parameters, 0
+    for _ in range(200):
+        damaged = bytearray(content)
+        start = int(generator.integers(len(content)))
+        length = int(generator.choice([1, 16, 512]))
+        damaged[start : start + length] = generator.bytes(len(damaged[start : start + length]))
+        saved.write_bytes(damaged)
+        try:
+            loaded = load_weights(saved)
+        except UsageError:
+            refused += 1
+            continue
+        assert set(loaded.parameters) == set(parameters)
+        assert all(np.array_equal(loaded.parameters[name], value) for name, value in parameters.items())
+    assert refused > 100

@@ -1,0 +1,269 @@
+"""Learner: its helpers, and whole runs of it in this process on fragments that the test pushed by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from asyncq.config import TrainConfig
+from asyncq.envs import EnvironmentSpec
+from asyncq.experience import ExperienceQueue, Fragment, FragmentLayout
+from asyncq.learner import Learner, LearnerTask, learned_rewards, make_optimizer, shuffled_minibatches
+from asyncq.methods.batch import Batch
+from asyncq.status import StatusBoard
+from asyncq.storage.weights_file import load_weights
+from asyncq.weights import WeightBoard, flatten_parameters
+
+VECTOR = EnvironmentSpec("CartPole-v1", "vectors", (4,), "float32", frame_stack=1, frame_skip=1, actions=2)
+STEPS, ENVS = 4, 2
+
+
+def make_learner(run_dir: Path, spec: EnvironmentSpec = VECTOR, **settings: Any) -> tuple[Learner, Any]:
+    """A learner with one lane of four fragments of 4 steps and 2 envs, and where its reports come out."""
+    given = {"method": "a3c", "n_step": STEPS, "batch_size": STEPS * ENVS, "passes": 1, "env": spec.env_id}
+    config = TrainConfig(**{**given, **settings}).resolved(spec.kind, spec.frame_skip)
+    reports, reports_in = multiprocessing.Pipe(duplex=False)
+    layout = FragmentLayout(STEPS, ENVS, spec.frame_shape, spec.frame_dtype, spec.frame_stack)
+    task = LearnerTask(
+        config=config,
+        spec=spec,
+        queue=ExperienceQueue(layout, 1, 4),
+        board=WeightBoard(1),
+        status=StatusBoard(1),
+        reports=reports_in,
+        run_dir=run_dir,
+        device="cpu",
+        threads=1,
+    )
+    learner = Learner(task)
+    object.__setattr__(task, "board", WeightBoard(learner.weights.numel()))
+    return learner, reports
+
+
+def push(learner: Learner, version: int, resets: int = 0) -> None:
+    """A fragment of random numbers, of which the first `resets` steps of env 0 are no decisions."""
+    lane, generator = learner.task.queue.lanes[0], np.random.default_rng(version)
+    fragment = lane.reserve(timeout=0)
+    assert fragment is not None
+    fragment.frames[...] = generator.integers(0, 100, fragment.frames.shape)
+    fragment.actions[...] = generator.integers(0, 2, (STEPS, ENVS))
+    fragment.rewards[...] = generator.normal(size=(STEPS, ENVS))
+    fragment.discounts[...] = 0.99
+    fragment.mask[...] = 1
+    fragment.mask[:resets, 0] = 0
+    fragment.behaviour_log_probs[...] = np.log(0.5)
+    fragment.episode_returns[...] = np.nan
+    fragment.episode_lengths[...] = 0
+    lane.commit(version)
+
+
+def received(reports: Any) -> list[dict[str, Any]]:
+    found = []
+    while reports.poll():
+        found.append(reports.recv())
+    return found
+
+
+def read(board: WeightBoard) -> tuple[Tensor, int, int]:
+    weights = np.zeros(board.size, np.float32)
+    snapshot = board.read_if_newer(weights)
+    assert snapshot is not None
+    return torch.from_numpy(weights), snapshot.version, snapshot.env_steps
+
+
+@pytest.mark.parametrize(
+    ("scale", "clip", "expected"),
+    [
+        (1.0, 1.0, [-1, -0.5, 0, 1]),
+        (1.0, 0.0, [-3, -0.5, 0, 20]),
+        (0.1, 1.0, [-0.3, -0.05, 0, 1]),
+        (10.0, 4.0, [-4, -4, 0, 4]),
+    ],
+)
+def test_rewards_are_scaled_and_then_clipped(scale: float, clip: float, expected: list[float]) -> None:
+    config = TrainConfig(reward_scale=scale, reward_clip=clip)
+    rewards = torch.tensor([-3.0, -0.5, 0, 20])
+    assert learned_rewards(rewards, config).tolist() == pytest.approx(expected)
+    assert rewards.tolist() == [-3, -0.5, 0, 20]
+
+
+def numbered_batch(steps: int, envs: int) -> Batch:
+    """Every field tells its step and env: 100 t + e."""
+    table = 100 * torch.arange(steps + 1)[:, None] + torch.arange(envs)
+    observations = table[:, :, None].repeat(1, 1, 3)
+    fields = [table[:-1].clone() for _ in range(5)]
+    return Batch(observations, *fields)
+
+
+@pytest.mark.parametrize(("envs", "size", "parts"), [(16, 20, 4), (10, 15, 3), (7, 5, 7), (6, 30, 1), (6, 1000, 1)])
+def test_minibatches_hold_every_env_once_and_their_sequences_whole(envs: int, size: int, parts: int) -> None:
+    batch = numbered_batch(5, envs)
+    minibatches = list(shuffled_minibatches(batch, size))
+    assert len(minibatches) == parts
+    seen: list[int] = []
+    for part in minibatches:
+        chosen = part.actions[0]
+        seen += chosen.tolist()
+        assert abs(len(chosen) - envs / parts) < 1
+        for field, whole in zip(part, batch, strict=True):
+            assert torch.equal(field, whole[:, chosen])
+    assert sorted(seen) == list(range(envs))
+
+
+def test_minibatches_are_shuffled_anew_every_time() -> None:
+    batch = numbered_batch(5, 64)
+    one, other = (next(shuffled_minibatches(batch, 160)).actions[0].tolist() for _ in range(2))
+    assert one != other
+    assert one != list(range(32))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("rmsprop", torch.optim.RMSprop), ("adam", torch.optim.Adam), ("radam", torch.optim.RAdam)]
+)
+def test_the_optimizer_is_the_one_asked_for(name: str, kind: type[torch.optim.Optimizer]) -> None:
+    config = TrainConfig(optimizer=name, learning_rate=0.25, optimizer_epsilon=1e-3)
+    optimizer = make_optimizer(config, torch.nn.Linear(2, 1))
+    assert type(optimizer) is kind
+    assert (optimizer.defaults["lr"], optimizer.defaults["eps"]) == (0.25, 1e-3)
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "adam", "radam"])
+def test_the_optimizer_moves_the_flat_weights_in_place(name: str) -> None:
+    network = torch.nn.Linear(2, 1)
+    flat = flatten_parameters(network)
+    before = flat.clone()
+    optimizer = make_optimizer(TrainConfig(optimizer=name, learning_rate=0.25), network)
+    network(torch.tensor([[3.0, 4.0]])).sum().backward()
+    optimizer.step()
+    assert (flat < before).all()
+
+
+@pytest.mark.parametrize("method", ["a3c", "n-step-q", "one-step-q"])
+def test_a_run_learns_publishes_reports_and_saves(tmp_path: Path, method: str) -> None:
+    learner, reports = make_learner(tmp_path, method=method, total_steps=3 * STEPS * ENVS, save_interval=10)
+    before = learner.weights.clone()
+    for version in range(3):
+        push(learner, version)
+    learner.learn()
+
+    weights, version, env_steps = read(learner.task.board)
+    assert (version, env_steps) == (3, 24)
+    assert torch.equal(weights, learner.weights)
+    assert not torch.equal(weights, before)
+    report, end = received(reports)
+    assert (report["env_steps"], report["updates"]) == (24, 3)
+    assert report["lag"] == {"mean": 0, "max": 0}
+    assert np.isfinite(list(report["losses"].values())).all()
+    assert end == {"finished": "total-steps"}
+    assert {path.name for path in (tmp_path / "weights").iterdir()} == {"16.h5", "24.h5", "latest.h5", "best.h5"}
+    saved = load_weights(tmp_path / "weights" / "latest.h5")
+    assert saved.facts["env_steps"] == 24
+    assert saved.config == learner.config
+    for name, value in learner.network.state_dict().items():
+        assert np.array_equal(saved.parameters[name], value.numpy())
+
+
+def test_steps_that_only_reset_are_not_counted(tmp_path: Path) -> None:
+    learner, reports = make_learner(tmp_path, total_steps=2 * STEPS * ENVS - 3)
+    push(learner, 0, resets=3)
+    push(learner, 0)
+    learner.learn()
+    assert received(reports)[0]["env_steps"] == 13
+
+
+def test_every_pass_and_minibatch_is_one_update(tmp_path: Path) -> None:
+    learner, reports = make_learner(tmp_path, total_steps=1, passes=3, batch_size=STEPS, publish_interval=4)
+    push(learner, 0)
+    learner.learn()
+    assert received(reports)[0]["updates"] == 6
+    assert read(learner.task.board)[1] == 4
+
+
+def test_the_learning_rate_falls_linearly(tmp_path: Path) -> None:
+    settings = {"learning_rate": 0.5, "final_learning_rate": 0.1}
+    learner, _ = make_learner(tmp_path, total_steps=100, **settings)
+    for env_steps, expected in ((0, 0.5), (50, 0.3), (100, 0.1), (120, 0.1)):
+        learner.env_steps = env_steps
+        learner._set_learning_rate()
+        assert learner.learning_rate == pytest.approx(expected)
+        assert [group["lr"] for group in learner.optimizer.param_groups] == pytest.approx([expected])
+
+
+def test_the_target_network_follows_at_its_interval(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path, method="one-step-q", target_interval=16)
+    initial = [parameter.clone() for parameter in learner.target.parameters()]
+
+    def follows(weights: list[Tensor]) -> bool:
+        return all(torch.equal(one, other) for one, other in zip(learner.target.parameters(), weights, strict=True))
+
+    for version, expected in ((0, False), (1, True), (2, False), (3, True)):
+        push(learner, version)
+        fragments = learner._drain()
+        learner._count(fragments)
+        learner._learn_from(learner._to_device(fragments))
+        newest = [parameter.detach() for parameter in learner.network.parameters()]
+        assert follows(newest) is expected
+        assert follows(initial) is (version == 0)
+
+
+def test_without_an_interval_the_network_is_its_own_target(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path, method="one-step-q", target_interval=0)
+    assert learner.target is learner.network
+
+
+def test_the_gradient_is_clipped_to_its_greatest_norm(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path, max_grad_norm=1e-3)
+    push(learner, 0)
+    learner._update(learner._to_device(learner._drain()))
+    norms = [parameter.grad.norm() for parameter in learner.network.parameters() if parameter.grad is not None]
+    assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-3)
+    assert learner.metrics.losses["grad_norm"][0] > 1e-2
+
+
+def test_a_stop_ends_the_run_with_everything_saved(tmp_path: Path) -> None:
+    learner, reports = make_learner(tmp_path)
+    learner.task.status.request_stop()
+    learner.learn()
+    assert received(reports)[-1] == {"finished": "stopped"}
+    assert (tmp_path / "weights" / "latest.h5").exists()
+
+
+def test_a_run_ends_early_once_its_target_return_is_reached(tmp_path: Path) -> None:
+    learner, reports = make_learner(tmp_path, target_return=5.0)
+    learner.metrics.returns.extend([6.0] * 100)
+    push(learner, 0)
+    learner.learn()
+    assert received(reports)[-1] == {"finished": "target-return"}
+    assert load_weights(tmp_path / "weights" / "best.h5").facts["episodic_return"] == 6
+
+
+@pytest.mark.parametrize("frame_stack", [1, 4])
+def test_images_reach_the_network_as_stacks(tmp_path: Path, frame_stack: int) -> None:
+    spec = EnvironmentSpec("X-v0", "pixels", (84, 84), "uint8", frame_stack, frame_skip=1, actions=2)
+    learner, reports = make_learner(tmp_path, spec, total_steps=1, frame_stack=frame_stack)
+    push(learner, 0)
+    learner.learn()
+    assert received(reports)[0]["updates"] == 1
+
+
+def test_what_the_learner_learns_from_is_what_was_pushed(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path, batch_size=2 * STEPS * ENVS, reward_scale=2.0)
+    push(learner, 0)
+    push(learner, 1, resets=1)
+    fragments = learner._drain()
+    copies = [Fragment(**{f.name: getattr(each, f.name).copy() for f in dataclasses.fields(each)}) for each in fragments]
+    batch = learner._to_device(fragments)
+    assert learner.task.queue.fill == 0
+    for fragment in fragments:  # the writer has the slots again
+        fragment.frames[...] = fragment.rewards[...] = -1
+    for name, factor in (("actions", 1), ("rewards", 2), ("discounts", 1), ("mask", 1), ("behaviour_log_probs", 1)):
+        expected = factor * np.concatenate([getattr(each, name) for each in copies], axis=1)
+        assert np.array_equal(getattr(batch, name).numpy(), expected), name
+    assert np.array_equal(batch.observations.numpy(), np.concatenate([each.frames for each in copies], axis=1))
