@@ -10,15 +10,16 @@ import multiprocessing
 import os
 import signal
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_envs import PIXELS
 
 from asyncq.envs import EnvironmentSpec, describe, make_env
 from asyncq.experience import ExperienceQueue, Fragment, FragmentLayout, Lane, stack_frames
 from asyncq.shared import Array, SharedBuffer
+from tiny_envs import PIXELS
 
 SPAWN = multiprocessing.get_context("spawn")
 LAYOUT = FragmentLayout(steps=3, envs=2, frame_shape=(5,), frame_dtype="uint8", frame_stack=4)
@@ -55,9 +56,9 @@ def take_versions(queue: ExperienceQueue) -> list[int]:
 
 
 def record(spec: EnvironmentSpec, steps: int, envs: int, seed: int) -> tuple[Array, Array, Array]:
-    """Play as a worker does: single frames `[T+S, E, ...]`, mask `[T, E]`, and the stacks `[T+1, E, ...]` themselves."""
+    """Play as a worker does: single frames `[T+S, E, ...]`, mask `[T, E]`, and the stacks `[T+1, E, ...]`."""
     generator = np.random.default_rng(seed)
-    env = make_env(spec, envs)
+    env: Any = make_env(spec, envs)
     seeds = generator.integers(2**30, size=envs)
     observations, _ = env.reset(seed=seeds if spec.family == "atari" else seeds.tolist())
     frames, stacked, mask = [*spec.stacks(observations)], [observations.copy()], []

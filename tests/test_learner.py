@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ from torch import Tensor
 
 from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec
-from asyncq.experience import ExperienceQueue, Fragment, FragmentLayout
-from asyncq.learner import Learner, LearnerTask, learned_rewards, make_optimizer, shuffled_minibatches
-from asyncq.methods.batch import Batch
+from asyncq.experience import ExperienceQueue, FragmentLayout
+from asyncq.learner import Learner, LearnerTask, learned_rewards, make_optimizer
 from asyncq.status import StatusBoard
 from asyncq.storage.weights_file import load_weights
 from asyncq.weights import WeightBoard, flatten_parameters
@@ -94,36 +93,6 @@ def test_rewards_are_scaled_and_then_clipped(scale: float, clip: float, expected
     assert rewards.tolist() == [-3, -0.5, 0, 20]
 
 
-def numbered_batch(steps: int, envs: int) -> Batch:
-    """Every field tells its step and env: 100 t + e."""
-    table = 100 * torch.arange(steps + 1)[:, None] + torch.arange(envs)
-    observations = table[:, :, None].repeat(1, 1, 3)
-    fields = [table[:-1].clone() for _ in range(5)]
-    return Batch(observations, *fields)
-
-
-@pytest.mark.parametrize(("envs", "size", "parts"), [(16, 20, 4), (10, 15, 3), (7, 5, 7), (6, 30, 1), (6, 1000, 1)])
-def test_minibatches_hold_every_env_once_and_their_sequences_whole(envs: int, size: int, parts: int) -> None:
-    batch = numbered_batch(5, envs)
-    minibatches = list(shuffled_minibatches(batch, size))
-    assert len(minibatches) == parts
-    seen: list[int] = []
-    for part in minibatches:
-        chosen = part.actions[0]
-        seen += chosen.tolist()
-        assert abs(len(chosen) - envs / parts) < 1
-        for field, whole in zip(part, batch, strict=True):
-            assert torch.equal(field, whole[:, chosen])
-    assert sorted(seen) == list(range(envs))
-
-
-def test_minibatches_are_shuffled_anew_every_time() -> None:
-    batch = numbered_batch(5, 64)
-    one, other = (next(shuffled_minibatches(batch, 160)).actions[0].tolist() for _ in range(2))
-    assert one != other
-    assert one != list(range(32))
-
-
 @pytest.mark.parametrize(
     ("name", "kind"), [("rmsprop", torch.optim.RMSprop), ("adam", torch.optim.Adam), ("radam", torch.optim.RAdam)]
 )
@@ -162,8 +131,9 @@ def test_a_run_learns_publishes_reports_and_saves(tmp_path: Path, method: str) -
     assert report["lag"] == {"mean": 0, "max": 0}
     assert np.isfinite(list(report["losses"].values())).all()
     assert end == {"finished": "total-steps"}
-    assert {path.name for path in (tmp_path / "weights").iterdir()} == {"16.h5", "24.h5", "latest.h5", "best.h5"}
-    saved = load_weights(tmp_path / "weights" / "latest.h5")
+    assert {path.name for path in (tmp_path / "weights").iterdir()} == {"16.h5", "24.h5"}
+    assert {path.name for path in tmp_path.glob("*.h5")} == {"latest.h5", "best.h5"}
+    saved = load_weights(tmp_path / "latest.h5")
     assert saved.facts["env_steps"] == 24
     assert saved.config == learner.config
     for name, value in learner.network.state_dict().items():
@@ -178,6 +148,17 @@ def test_steps_that_only_reset_are_not_counted(tmp_path: Path) -> None:
     assert received(reports)[0]["env_steps"] == 13
 
 
+def test_a_batch_in_which_every_step_reset_teaches_nothing(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path)
+    before = learner.weights.clone()
+    push(learner, 0)
+    fragments = learner._drain()
+    fragments[0].mask[...] = 0
+    learner._learn_from(learner._to_device(fragments))
+    assert learner.updates == 0
+    assert torch.equal(learner.weights, before)
+
+
 def test_every_pass_and_minibatch_is_one_update(tmp_path: Path) -> None:
     learner, reports = make_learner(tmp_path, total_steps=1, passes=3, batch_size=STEPS, publish_interval=4)
     push(learner, 0)
@@ -187,8 +168,7 @@ def test_every_pass_and_minibatch_is_one_update(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_falls_linearly(tmp_path: Path) -> None:
-    settings = {"learning_rate": 0.5, "final_learning_rate": 0.1}
-    learner, _ = make_learner(tmp_path, total_steps=100, **settings)
+    learner, _ = make_learner(tmp_path, total_steps=100, learning_rate=0.5, final_learning_rate=0.1)
     for env_steps, expected in ((0, 0.5), (50, 0.3), (100, 0.1), (120, 0.1)):
         learner.env_steps = env_steps
         learner._set_learning_rate()
@@ -221,7 +201,7 @@ def test_without_an_interval_the_network_is_its_own_target(tmp_path: Path) -> No
 def test_the_gradient_is_clipped_to_its_greatest_norm(tmp_path: Path) -> None:
     learner, _ = make_learner(tmp_path, max_grad_norm=1e-3)
     push(learner, 0)
-    learner._update(learner._to_device(learner._drain()))
+    learner._learn_from(learner._to_device(learner._drain()))
     norms = [parameter.grad.norm() for parameter in learner.network.parameters() if parameter.grad is not None]
     assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-3)
     assert learner.metrics.losses["grad_norm"][0] > 1e-2
@@ -232,16 +212,17 @@ def test_a_stop_ends_the_run_with_everything_saved(tmp_path: Path) -> None:
     learner.task.status.request_stop()
     learner.learn()
     assert received(reports)[-1] == {"finished": "stopped"}
-    assert (tmp_path / "weights" / "latest.h5").exists()
+    assert (tmp_path / "latest.h5").exists()
 
 
 def test_a_run_ends_early_once_its_target_return_is_reached(tmp_path: Path) -> None:
     learner, reports = make_learner(tmp_path, target_return=5.0)
     learner.metrics.returns.extend([6.0] * 100)
+    learner.metrics.episodes = 100
     push(learner, 0)
     learner.learn()
     assert received(reports)[-1] == {"finished": "target-return"}
-    assert load_weights(tmp_path / "weights" / "best.h5").facts["episodic_return"] == 6
+    assert load_weights(tmp_path / "best.h5").facts["episodic_return"] == 6
 
 
 @pytest.mark.parametrize("frame_stack", [1, 4])
@@ -258,7 +239,7 @@ def test_what_the_learner_learns_from_is_what_was_pushed(tmp_path: Path) -> None
     push(learner, 0)
     push(learner, 1, resets=1)
     fragments = learner._drain()
-    copies = [Fragment(**{f.name: getattr(each, f.name).copy() for f in dataclasses.fields(each)}) for each in fragments]
+    copies = [copy.deepcopy(fragment) for fragment in fragments]
     batch = learner._to_device(fragments)
     assert learner.task.queue.fill == 0
     for fragment in fragments:  # the writer has the slots again

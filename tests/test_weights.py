@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from asyncq.shared import SharedBuffer
+from asyncq.shared import Array, SharedBuffer
 from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
 
 SPAWN = multiprocessing.get_context("spawn")
-SIZE = 50_000
+SIZE = 200_000
 SECONDS = 2.0
 
 
 def publish_constants(board: WeightBoard, stop: SharedBuffer) -> None:
-    """Version v is a vector of v's; publishes without a pause until told to stop."""
-    version, stopping = 0, stop.array((1,), np.int64)
+    """Version v is a vector of v's; three at once, so that they overtake readers, and then a moment of peace."""
+    version, stopping, generator = 0, stop.array((1,), np.int64), np.random.default_rng(1)
     weights = np.empty(board.size, np.float32)
     while not stopping[0]:
-        version += 1
-        weights.fill(version)
-        board.publish(weights, Snapshot(version, 10 * version))
+        for _ in range(3):
+            version += 1
+            weights.fill(version)
+            board.publish(weights, Snapshot(version, 10 * version))
+        time.sleep(generator.uniform(0, 0.01))
 
 
 def read_constants(board: WeightBoard, stop: SharedBuffer, results: SharedBuffer) -> None:
@@ -40,7 +44,8 @@ class Reader:
 
     def __init__(self, board: WeightBoard, counts: np.ndarray[Any, np.dtype[np.int64]]) -> None:
         self._board, self.counts = board, counts
-        self._weights, self._newest = np.zeros(board.size, np.float32), 0
+        self._weights = np.zeros((board.size, 16), np.float32)[:, 0]  # strided: slow to copy to
+        self._newest = 0
 
     def look(self) -> None:
         snapshot = self._board.read_if_newer(self._weights)
@@ -81,6 +86,61 @@ def test_the_first_version_may_be_0() -> None:
     board = WeightBoard(1)
     board.publish(np.ones(1, np.float32), Snapshot(0, 0))
     assert board.read_if_newer(np.zeros(1, np.float32)) == Snapshot(0, 0)
+
+
+@pytest.mark.parametrize("overtaken_by", [1, 2, 3])
+def test_a_copy_that_is_overtaken_in_the_middle_is_whole(overtaken_by: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer publishes so many times while the reader has copied half; it does not tear, or is taken again."""
+    board, weights, copy = WeightBoard(4), np.zeros(4, np.float32), np.copyto
+    board.publish(np.full(4, 1, np.float32), Snapshot(1, 10))
+
+    def copy_and_be_overtaken(target: Array, source: Array) -> None:
+        monkeypatch.setattr("asyncq.weights.np.copyto", copy)
+        copy(target[:2], source[:2])
+        for version in range(2, 2 + overtaken_by):
+            board.publish(np.full(4, version, np.float32), Snapshot(version, 10 * version))
+        copy(target[2:], source[2:])
+
+    monkeypatch.setattr("asyncq.weights.np.copyto", copy_and_be_overtaken)
+    snapshot = board.read_if_newer(weights)
+    assert snapshot is not None
+    assert weights.tolist() == [snapshot.version] * 4
+    assert snapshot.env_steps == 10 * snapshot.version
+    assert (snapshot.version == 1) is (overtaken_by == 1)
+
+
+def test_a_copy_of_a_buffer_that_is_being_filled_is_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader ends its copy of the first publication while the third, into the same buffer, is half done."""
+    board, weights, copy = WeightBoard(4), np.zeros(4, np.float32), np.copyto
+    half_done, go_on = threading.Event(), threading.Event()
+    board.publish(np.full(4, 1, np.float32), Snapshot(1, 10))
+
+    def publish_two() -> None:
+        for version in (2, 3):
+            board.publish(np.full(4, version, np.float32), Snapshot(version, 10 * version))
+
+    writer = threading.Thread(target=publish_two)
+
+    def slow_copy(target: Array, source: Array) -> None:
+        if source[0] == 1:
+            copy(target[:2], source[:2])
+            writer.start()
+            assert half_done.wait(30)
+            copy(target[2:], source[2:])
+        elif source[0] == 3 and target is not weights:
+            copy(target[2:], source[2:])
+            half_done.set()
+            assert go_on.wait(30)
+            copy(target[:2], source[:2])
+        else:
+            copy(target, source)
+
+    monkeypatch.setattr("asyncq.weights.np.copyto", slow_copy)
+    snapshot = board.read_if_newer(weights)
+    go_on.set()
+    writer.join(30)
+    assert snapshot == Snapshot(2, 20)
+    assert weights.tolist() == [2] * 4
 
 
 def test_readers_never_see_a_torn_copy_nor_an_older_version() -> None:

@@ -39,7 +39,7 @@ class Pixels(gym.Env[np.ndarray[Any, Any], np.int64]):
         terminated = bool(self.np_random.random() < 0.25)
         return self._picture(), float(action), terminated, not terminated and self._step == 6, {}
 
-    def render(self) -> np.ndarray[Any, Any]:  # type: ignore[override]
+    def render(self) -> np.ndarray[Any, Any]:
         return self._shown
 
 
@@ -88,4 +88,4 @@ class Table(Counter):
 
 for _name, _class in ((PIXELS, Pixels), (COUNTER, Counter), (CONTINUOUS, Continuous), (TABLE, Table)):
     if _name not in gym.registry:
-        gym.register(_name, entry_point=_class, disable_env_checker=True)
+        gym.register(_name, entry_point=f"{__name__}:{_class.__name__}", disable_env_checker=True)

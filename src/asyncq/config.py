@@ -229,20 +229,26 @@ class TrainConfig:
 
 
 SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
-    "image": {"network": "a3c", "frame_stack": 4, "reward_clip": 1.0, "max_grad_norm": 0.5, "envs_per_process": 16},
-    "vector": {"network": "mlp", "frame_stack": 1, "reward_clip": 0.0, "max_grad_norm": 0.5, "envs_per_process": 8},
+    "image": {"network": "a3c", "frame_stack": 4, "reward_clip": 1.0, "envs_per_process": 16},
+    "vector": {"network": "mlp", "frame_stack": 1, "reward_clip": 0.0, "envs_per_process": 8},
 }
 
-_A3C = {"passes": 2, "entropy_coefficient": 0.01, "target_interval": 0, "layer_norm": False, "trace_lambda": 0.95}
-_Q = {"entropy_coefficient": 0.0, "layer_norm": True, "trace_lambda": 0.65, "optimizer": "adam", "learning_rate": 5e-4}
+_A3C = {
+    "passes": 2, "entropy_coefficient": 0.01, "target_interval": 0, "layer_norm": False, "trace_lambda": 0.95,
+    "max_grad_norm": 0.5, "optimizer": "adam",
+}  # fmt: skip
+_Q = {
+    "passes": 2, "entropy_coefficient": 0.0, "target_interval": 0, "layer_norm": True, "trace_lambda": 0.65,
+    "max_grad_norm": 10.0, "optimizer": "adam",
+}  # fmt: skip
 
 METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ("a3c", "image"): {**_A3C, "n_step": 32, "batch_size": 128, "learning_rate": 5e-4, "optimizer": "adam"},
-    ("a3c", "vector"): {**_A3C, "n_step": 16, "batch_size": 64, "learning_rate": 1e-3, "optimizer": "adam"},
-    ("n-step-q", "image"): {**_Q, "n_step": 32, "batch_size": 128, "passes": 2, "target_interval": 0},
-    ("n-step-q", "vector"): {**_Q, "n_step": 16, "batch_size": 64, "passes": 2, "target_interval": 0},
-    ("one-step-q", "image"): {**_Q, "n_step": 16, "batch_size": 64, "passes": 1, "target_interval": 10_000},
-    ("one-step-q", "vector"): {**_Q, "n_step": 8, "batch_size": 64, "passes": 1, "target_interval": 1_000},
+    ("a3c", "image"): {**_A3C, "n_step": 32, "batch_size": 128, "learning_rate": 5e-4},
+    ("a3c", "vector"): {**_A3C, "n_step": 16, "batch_size": 64, "learning_rate": 1e-3},
+    ("n-step-q", "image"): {**_Q, "n_step": 32, "batch_size": 128, "learning_rate": 5e-4},
+    ("n-step-q", "vector"): {**_Q, "n_step": 16, "batch_size": 64, "learning_rate": 1e-3, "trace_lambda": 0.9},
+    ("one-step-q", "image"): {**_Q, "n_step": 16, "batch_size": 128, "learning_rate": 5e-4, "target_interval": 10_000},
+    ("one-step-q", "vector"): {**_Q, "n_step": 8, "batch_size": 64, "learning_rate": 1e-3, "target_interval": 500},
 }
 
 

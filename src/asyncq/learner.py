@@ -133,6 +133,8 @@ class Learner:
         config = self.config
         assert config.passes and config.batch_size
         self._set_learning_rate()
+        if not batch.mask.any():  # means over no decision are not numbers
+            return
         with self.precision():
             targets = self.method.targets(self.network, self.target, batch, config)
         for _ in range(config.passes):

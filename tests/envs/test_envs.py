@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from tiny_envs import CONTINUOUS, COUNTER, PIXELS, TABLE
 
 from asyncq.envs import EnvironmentSpec, describe, make_env, same_task
 from asyncq.errors import UsageError
+from tiny_envs import CONTINUOUS, COUNTER, PIXELS, TABLE
 
 
 def refusal(env_id: str, imports: tuple[str, ...] = ()) -> str:
@@ -81,7 +82,7 @@ def test_an_environment_gives_what_its_spec_says_and_resets_in_the_step_after_th
     spec = describe(env_id, ("tiny_envs",))
     if spec.family == "atari":
         spec = dataclasses.replace(spec, max_frames=40)
-    env = make_env(spec, 2)
+    env: Any = make_env(spec, 2)
     observations, _ = env.reset(seed=3)
     resetting, ends = np.zeros(2, bool), 0
     for t in range(60):
@@ -101,12 +102,12 @@ def test_the_same_seed_gives_the_same_play(env_id: str) -> None:
     spec = describe(env_id, ("tiny_envs",))
     plays = []
     for _ in range(2):
-        env = make_env(spec, 2)
+        env: Any = make_env(spec, 2)
         observations = [env.reset(seed=11)[0].copy()]
         observations += [env.step(np.array([t % 2, 1]))[0].copy() for t in range(12)]
         env.close()
         plays.append(np.array(observations))
-    assert np.array_equal(*plays)
+    assert np.array_equal(plays[0], plays[1])
 
 
 def test_same_task() -> None:

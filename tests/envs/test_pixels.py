@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
-from tiny_envs import PIXELS, Pixels
 
 from asyncq.envs import describe, make_env
 from asyncq.envs.pixels import grey_frame, is_image
+from tiny_envs import PIXELS, Pixels
 
 
 @pytest.mark.parametrize(
@@ -52,14 +54,13 @@ def test_what_is_left_stays_left_and_what_is_up_stays_up() -> None:
 
 
 def test_the_newest_frame_is_the_last_of_the_stack_and_stacks_begin_with_zeros() -> None:
-    env = make_env(describe(PIXELS, ("tiny_envs",)), 1, render=True)
+    env: Any = make_env(describe(PIXELS, ("tiny_envs",)), 1, render=True)
     observations, _ = env.reset(seed=1)
     assert not observations[0, :3].any()
     ended = False
     for _ in range(12):
         before = observations.copy()
         pictures = env.render()
-        assert pictures is not None
         assert np.array_equal(observations[0, -1], grey_frame(pictures[0]))
         observations, _, terminated, truncated, _ = env.step(np.array([0]))
         if ended:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from tiny_envs import COUNTER, Counter
 
 from asyncq.envs import describe, make_env
 from asyncq.envs.vectors import ActionRepeat
+from tiny_envs import COUNTER, Counter
 
 
 def test_actions_are_counted_from_where_the_environment_begins() -> None:
     spec = describe(COUNTER, ("tiny_envs",))
     assert (spec.actions, spec.first_action) == (2, 5)
-    env = make_env(spec, 2)
+    env: Any = make_env(spec, 2)
     env.reset(seed=1)
     observations, rewards, terminated, _, _ = env.step(np.array([0, 1]))
     env.close()
@@ -44,7 +45,7 @@ def test_a_repeated_action_ends_with_the_episode() -> None:
 
 
 def test_frame_skip_of_a_spec_repeats_actions() -> None:
-    env = make_env(dataclasses.replace(describe(COUNTER, ("tiny_envs",)), frame_skip=2), 1)
+    env: Any = make_env(dataclasses.replace(describe(COUNTER, ("tiny_envs",)), frame_skip=2), 1)
     env.reset(seed=1)
     observations, rewards, *_ = env.step(np.array([0]))
     env.close()
@@ -53,7 +54,7 @@ def test_frame_skip_of_a_spec_repeats_actions() -> None:
 
 
 def test_environments_step_together_and_each_on_its_own() -> None:
-    env = make_env(describe("CartPole-v1"), 3)
+    env: Any = make_env(describe("CartPole-v1"), 3)
     observations, _ = env.reset(seed=[1, 2, 3])
     assert len(np.unique(observations, axis=0)) == 3
     alone = gym.make("CartPole-v1")

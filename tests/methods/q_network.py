@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asyncq.methods.batch import Batch
+from asyncq.config import TrainConfig
+from asyncq.methods import Method
+from asyncq.methods.batch import Batch, shuffled_samples
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 STEPS, ENVS, SIZE, ACTIONS = 5, 3, 4, 3
@@ -58,6 +60,14 @@ def gradient(network: LinearQ, batch: Batch, targets: Numbers) -> Numbers:
     error = targets - ((x @ weight.T) * one_hot).sum(-1)
     result: Numbers = -np.einsum("te,tea,tes->as", mask * error, one_hot, x) / mask.sum()
     return result
+
+
+def total_loss(method: Method, network: LinearQ, target: LinearQ, batch: Batch, config: TrainConfig) -> Tensor:
+    """The loss on every decision of the batch at once."""
+    (samples,) = shuffled_samples(batch, method.targets(network, target, batch, config), size=1000)
+    total, parts = method.loss(network, samples, config)
+    assert float(parts["value"]) == total.item()
+    return total
 
 
 def check_step(network: LinearQ, total: Tensor, expected: Numbers) -> None:

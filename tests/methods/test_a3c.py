@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
-from asyncq.methods.a3c import clipped_objective, loss, normalised
-from asyncq.methods.batch import Batch
+from asyncq.methods.a3c import clipped_objective, loss, normalised, targets
+from asyncq.methods.batch import Batch, Samples, shuffled_samples
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 STEPS, ENVS, SIZE, ACTIONS = 5, 3, 4, 3
@@ -60,107 +60,115 @@ def make_batch(network: Linear, staleness: float = 0.4) -> Batch:
     )
 
 
-def by_hand(network: Linear, batch: Batch, config: TrainConfig) -> tuple[Numbers, Numbers]:
-    """The gradients of both weights, in numpy."""
-    x, a, r, d, m, log_mu = (np.asarray(field.numpy(), np.float64) for field in batch)
-    a = a.astype(int)
-    logits = x @ network.policy.weight.detach().double().numpy().T
-    v = (x @ network.value.weight.detach().double().numpy().T)[..., 0]
-    p = np.exp(logits[:-1]) / np.exp(logits[:-1]).sum(-1, keepdims=True)
-    one_hot = np.eye(ACTIONS)[a]
-    log_p = np.log((p * one_hot).sum(-1))
-    raw_ratio = np.exp(log_p - log_mu) if config.correction == "vtrace" else np.ones_like(log_p)
-    rho = np.minimum(1, raw_ratio)
+def all_samples(network: Linear, batch: Batch, config: TrainConfig) -> Samples:
+    """Every decision of the batch at once, with the targets that `network` gives them."""
+    (samples,) = shuffled_samples(batch, targets(network, network, batch, config), size=1000)
+    return samples
 
+
+def log_softmax(logits: Numbers) -> Numbers:
+    result: Numbers = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    return result
+
+
+def by_hand(network: Linear, behind: Linear, batch: Batch, config: TrainConfig) -> tuple[Numbers, Numbers]:
+    """The gradients of both weights of `network` in numpy, where `behind` made the targets."""
+    x, a, r, d, m, log_mu = (np.asarray(field.numpy(), np.float64) for field in batch)
+    one_hot = np.eye(ACTIONS)[a.astype(int)]
+
+    def linear(layer: nn.Linear) -> Numbers:
+        result: Numbers = x @ layer.weight.detach().double().numpy().T
+        return result
+
+    v_old, log_p_old = linear(behind.value)[..., 0], (log_softmax(linear(behind.policy))[:-1] * one_hot).sum(-1)
+    rho = np.minimum(1, np.exp(log_p_old - log_mu)) if config.correction == "vtrace" else np.ones_like(log_mu)
     lam = config.trace_lambda
     assert lam is not None
     correction = np.zeros((STEPS + 1, ENVS))
     for t in reversed(range(STEPS)):
-        delta = rho[t] * (r[t] + d[t] * v[t + 1] - v[t])
+        delta = rho[t] * (r[t] + d[t] * v_old[t + 1] - v_old[t])
         correction[t] = m[t] * (delta + d[t] * lam * rho[t] * correction[t + 1])
-    target = v[:-1] + correction[:-1]
-    advantage = m * (r + d * (v[1:] + lam * correction[1:]) - v[:-1])
+    target = v_old[:-1] + correction[:-1]
+    advantage = r + d * (v_old[1:] + lam * correction[1:]) - v_old[:-1]
     if config.normalise_advantages:
-        taken = advantage[m > 0]
-        advantage = (advantage - taken.mean()) / taken.std()
+        advantage = (advantage - advantage[m > 0].mean()) / advantage[m > 0].std()
+    advantage = rho * advantage
 
-    if config.policy_clip:  # a clipped step has no gradient; else d ratio = ratio * d log p
-        low, high = 1 - config.policy_clip, 1 + config.policy_clip
-        clipped = ((advantage > 0) & (raw_ratio > high)) | ((advantage < 0) & (raw_ratio < low))
-        weight = np.where(clipped, 0, raw_ratio) * advantage
-    else:
-        weight = rho * advantage
-    entropy = -(p * np.log(p)).sum(-1, keepdims=True)
-    policy_part = weight[..., None] * (one_hot - p)
-    entropy_part = -p * (np.log(p) + entropy)
-    count = m.sum()
-    d_logits = -m[..., None] * (policy_part + (config.entropy_coefficient or 0) * entropy_part) / count
-    d_value = -config.value_coefficient * m * (target - v[:-1]) / count
+    v, log_p = linear(network.value)[:-1, :, 0], log_softmax(linear(network.policy)[:-1])
+    p = np.exp(log_p)
+    ratio = np.exp((log_p * one_hot).sum(-1) - log_p_old)
+    clip = config.policy_clip or np.inf  # a clipped step has no gradient; else d ratio = ratio * d log p
+    clipped = ((advantage > 0) & (ratio > 1 + clip)) | ((advantage < 0) & (ratio < 1 - clip))
+    policy_part = (np.where(clipped, 0, ratio) * advantage)[..., None] * (one_hot - p)
+    entropy_part = -p * (log_p - (p * log_p).sum(-1, keepdims=True))
+    d_logits = -m[..., None] * (policy_part + (config.entropy_coefficient or 0) * entropy_part) / m.sum()
+    d_value = -config.value_coefficient * m * (target - v) / m.sum()
     return np.einsum("tea,tes->as", d_logits, x[:-1]), np.einsum("te,tes->s", d_value, x[:-1])[None]
 
 
+@pytest.mark.parametrize("pass_", ["first", "second"])
 @pytest.mark.parametrize("policy_clip", [0.0, 0.2])
 @pytest.mark.parametrize("normalise", [False, True])
 @pytest.mark.parametrize("correction", ["vtrace", "none"])
 def test_one_update_moves_weights_by_learning_rate_times_the_derived_gradient(
-    correction: str, normalise: bool, policy_clip: float
+    correction: str, normalise: bool, policy_clip: float, pass_: str
 ) -> None:
-    config = dataclasses.replace(
-        CONFIG, correction=correction, normalise_advantages=normalise, policy_clip=policy_clip
-    )
-    network = Linear()
-    batch = make_batch(network)
-    expected = by_hand(network, batch, config)
+    """In the first pass the targets are the network's own; in the second, those of the network before it moved."""
+    config = dataclasses.replace(CONFIG, correction=correction, normalise_advantages=normalise, policy_clip=policy_clip)
+    behind = Linear()
+    network = behind if pass_ == "first" else Linear()
+    batch = make_batch(behind)
+    expected = by_hand(network, behind, batch, config)
     before = [weight.detach().clone().numpy() for weight in network.parameters()]
     optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
-    total, _ = loss(network, network, batch, config)
-    total.backward()  # type: ignore[no-untyped-call]
+    loss(network, all_samples(behind, batch, config), config)[0].backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     for weight, old, gradient in zip(network.parameters(), before, expected, strict=True):
         assert np.abs(gradient).max() > 1e-3
         np.testing.assert_allclose(weight.detach().numpy() - old, -LEARNING_RATE * gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_the_batch_of_the_update_test_reaches_the_clip() -> None:
+def test_the_second_pass_of_the_update_test_reaches_the_clip() -> None:
+    behind, network = Linear(), Linear()
+    batch = make_batch(behind)
+    unclipped = by_hand(network, behind, batch, dataclasses.replace(CONFIG, policy_clip=0.0))[0]
+    assert np.abs(by_hand(network, behind, batch, CONFIG)[0] - unclipped).max() > 1e-3
+
+
+def test_targets_are_numbers_and_not_functions_of_the_weights() -> None:
     network = Linear()
-    batch = make_batch(network)
-    unclipped = by_hand(network, batch, dataclasses.replace(CONFIG, policy_clip=1e9))[0]
-    assert np.abs(by_hand(network, batch, CONFIG)[0] - unclipped).max() > 1e-3
+    found = targets(network, network, make_batch(network), CONFIG)
+    assert set(found) == {"values", "advantages", "log_probs"}
+    assert all(value.shape == (STEPS, ENVS) and not value.requires_grad for value in found.values())
 
 
 def test_without_correction_the_behaviour_policy_does_not_matter() -> None:
     network = Linear()
     config = dataclasses.replace(CONFIG, correction="none")
-    losses = []
-    for staleness in (0.0, 0.4, 5.0):
-        total, parts = loss(network, network, make_batch(network, staleness), config)
-        losses.append(total.item())
-        assert float(parts["ratio"]) == pytest.approx(1)
-    assert losses == [losses[0]] * 3
+    one, *others = (targets(network, network, make_batch(network, s), config) for s in (0.0, 0.4, 5.0))
+    assert all(torch.equal(other[name], one[name]) for other in others for name in one)
 
 
-def test_with_vtrace_stale_experience_changes_the_loss() -> None:
+def test_with_vtrace_stale_experience_changes_the_targets() -> None:
     network = Linear()
-    fresh, stale = (loss(network, network, make_batch(network, s), CONFIG)[0].item() for s in (0.0, 0.4))
-    assert abs(fresh - stale) > 1e-3
+    fresh, stale = (targets(network, network, make_batch(network, s), CONFIG) for s in (0.0, 0.4))
+    assert (fresh["values"] - stale["values"]).abs().max() > 1e-2
+    assert (fresh["advantages"] - stale["advantages"]).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("policy_clip", [0.0, 0.2])
-def test_on_policy_the_correction_makes_no_difference(policy_clip: float) -> None:
+def test_on_policy_the_correction_makes_no_difference() -> None:
     network = Linear()
-    gradients = []
-    for correction in ("vtrace", "none"):
-        network.zero_grad()
-        config = dataclasses.replace(CONFIG, correction=correction, policy_clip=policy_clip)
-        loss(network, network, make_batch(network, 0.0), config)[0].backward()  # type: ignore[no-untyped-call]
-        gradients.append([weight.grad.clone() for weight in network.parameters() if weight.grad is not None])
-    for with_vtrace, without in zip(*gradients, strict=True):
-        torch.testing.assert_close(with_vtrace, without)
+    batch = make_batch(network, staleness=0.0)
+    corrected, plain = (
+        targets(network, network, batch, dataclasses.replace(CONFIG, correction=name)) for name in ("vtrace", "none")
+    )
+    for name, value in corrected.items():
+        torch.testing.assert_close(value, plain[name])
 
 
 def test_the_loss_is_its_parts_with_their_coefficients() -> None:
     network = Linear()
-    total, parts = loss(network, network, make_batch(network), CONFIG)
+    total, parts = loss(network, all_samples(network, make_batch(network), CONFIG), CONFIG)
     expected = parts["policy"] + 0.7 * parts["value"] - 0.05 * parts["entropy"]
     assert total.item() == pytest.approx(float(expected))
 
@@ -168,7 +176,7 @@ def test_the_loss_is_its_parts_with_their_coefficients() -> None:
 def test_the_entropy_of_equal_logits_is_that_of_a_fair_die() -> None:
     network = Linear()
     nn.init.zeros_(network.policy.weight)
-    _, parts = loss(network, network, make_batch(network), CONFIG)
+    _, parts = loss(network, all_samples(network, make_batch(network), CONFIG), CONFIG)
     assert float(parts["entropy"]) == pytest.approx(np.log(ACTIONS))
 
 
@@ -181,7 +189,9 @@ def test_what_a_reset_step_holds_teaches_nothing() -> None:
         actions=batch.actions.masked_fill(resets, 0),
         behaviour_log_probs=batch.behaviour_log_probs.masked_fill(resets, -9.0),
     )
-    assert loss(network, network, batch, CONFIG)[0].item() == loss(network, network, other, CONFIG)[0].item()
+    one, two = (targets(network, network, each, CONFIG) for each in (batch, other))
+    for name in ("values", "advantages", "log_probs"):
+        assert torch.equal(one[name][~resets], two[name][~resets])
 
 
 def test_clipped_objective_by_hand() -> None:
@@ -203,6 +213,11 @@ def test_the_clipped_objective_has_no_slope_beyond_the_clip() -> None:
     clipped_objective(log_ratios, torch.tensor([2.0, -2.0, 2.0]), 0.2).sum().backward()  # type: ignore[no-untyped-call]
     assert log_ratios.grad is not None
     assert log_ratios.grad.tolist() == pytest.approx([0, 0, 2.2])
+
+
+def test_without_a_clip_the_objective_is_ratio_times_advantage() -> None:
+    result = clipped_objective(torch.tensor([3.0, 0.1]).log(), torch.tensor([2.0, -2.0]), 0)
+    assert result.tolist() == pytest.approx([6.0, -0.2])
 
 
 def test_normalised_by_hand() -> None:

@@ -1,11 +1,12 @@
-"""Batch helpers: they keep the axes `[T, E]` apart and count decisions only."""
+"""Batch helpers: axes `[T, E]` are restored, and samples hold every decision once."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from asyncq.methods.batch import chosen, evaluate, masked_mean
+from asyncq.methods.batch import Batch, chosen, outputs, shuffled_samples
 
 
 class Sums(nn.Module):
@@ -17,19 +18,38 @@ class Sums(nn.Module):
         return torch.stack([total, total], 1), -total
 
 
-def test_evaluate_flattens_and_restores_the_leading_axes() -> None:
+class Pair(nn.Module):
+    """Two outputs of one layer."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        values = self.layer(observations)
+        return values, values.amax(-1)
+
+
+def test_outputs_flattens_and_restores_the_leading_axes() -> None:
     observations = torch.arange(24.0).reshape(3, 2, 4)
     network = Sums()
-    first, second = evaluate(network, observations)
+    first, second = outputs(network, observations)
     assert network.shape == (6, 4)
     assert first.shape == (3, 2, 2)
     assert torch.equal(first[..., 0], observations.sum(-1))
     assert torch.equal(second, -observations.sum(-1))
 
 
-def test_evaluate_gives_float32_whatever_the_network_computes_in() -> None:
-    first, second = evaluate(Sums(), torch.ones(2, 2, 3, dtype=torch.bfloat16))
+def test_outputs_gives_float32_whatever_the_network_computes_in() -> None:
+    first, second = outputs(Sums(), torch.ones(2, 2, 3, dtype=torch.bfloat16))
     assert (first.dtype, second.dtype) == (torch.float32, torch.float32)
+
+
+def test_outputs_carry_no_gradient() -> None:
+    network = nn.Linear(3, 2)
+    first, second = outputs(Pair(network), torch.ones(2, 2, 3))
+    assert not first.requires_grad
+    assert not second.requires_grad
 
 
 def test_chosen_picks_each_steps_action() -> None:
@@ -37,9 +57,34 @@ def test_chosen_picks_each_steps_action() -> None:
     assert chosen(values, torch.tensor([[2, 0], [1, 2]])).tolist() == [[3, 4], [8, 12]]
 
 
-def test_masked_mean_counts_decisions_only() -> None:
-    assert float(masked_mean(torch.tensor([[1.0, 100], [3, 5]]), torch.tensor([[1.0, 0], [1, 1]]))) == 3
+def numbered_batch(steps: int, envs: int) -> Batch:
+    """Every field tells its step and env: 100 t + e; env 0 resets in step 1."""
+    table = 100 * torch.arange(steps + 1)[:, None] + torch.arange(envs)
+    observations = table[:, :, None].repeat(1, 1, 3)
+    mask = torch.ones(steps, envs)
+    mask[1, 0] = 0
+    fields = [table[:-1].clone() for _ in range(5)]
+    return Batch(observations, *fields)._replace(mask=mask)
 
 
-def test_masked_mean_of_no_decision_is_0() -> None:
-    assert float(masked_mean(torch.tensor([[1.0]]), torch.zeros(1, 1))) == 0
+@pytest.mark.parametrize(("envs", "size", "parts"), [(8, 13, 3), (8, 10, 4), (5, 1, 24), (8, 39, 1), (8, 1000, 1)])
+def test_samples_hold_every_decision_once_with_all_that_belongs_to_it(envs: int, size: int, parts: int) -> None:
+    batch = numbered_batch(5, envs)
+    numbers = batch.actions.float()
+    found = list(shuffled_samples(batch, {"values": numbers, "other": -numbers}, size))
+    assert len(found) == parts
+    sizes = [len(samples.actions) for samples in found]
+    assert max(sizes) - min(sizes) <= 1
+    for samples in found:
+        assert torch.equal(samples.observations, samples.actions[:, None].repeat(1, 3))
+        assert torch.equal(samples.targets["values"], samples.actions.float())
+        assert torch.equal(samples.targets["other"], -samples.actions.float())
+    seen = torch.cat([samples.actions for samples in found]).tolist()
+    assert sorted(seen) == [100 * t + e for t in range(5) for e in range(envs) if (t, e) != (1, 0)]
+
+
+def test_samples_are_shuffled_anew_every_time() -> None:
+    batch = numbered_batch(5, 64)
+    one, other = (next(shuffled_samples(batch, {}, 160)).actions.tolist() for _ in range(2))
+    assert one != other
+    assert one != sorted(one)

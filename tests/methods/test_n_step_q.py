@@ -6,12 +6,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from q_network import STEPS, LinearQ, Numbers, check_step, gradient, greatest_values, make_batch
+from q_network import STEPS, LinearQ, Numbers, check_step, gradient, greatest_values, make_batch, total_loss
 
 from asyncq.config import TrainConfig
-from asyncq.methods import one_step_q
-from asyncq.methods.n_step_q import loss
+from asyncq.methods import METHODS
 
+METHOD = METHODS["n-step-q"]
 CONFIG = TrainConfig(method="n-step-q", env="CartPole-v1").resolved("vector", 1)
 
 
@@ -35,18 +35,20 @@ def test_one_update_moves_weights_by_learning_rate_times_the_derived_gradient(
     target = LinearQ() if with_target_network else network
     expected = by_hand(network, target, trace_lambda)
     config = dataclasses.replace(CONFIG, trace_lambda=trace_lambda)
-    check_step(network, loss(network, target, make_batch(), config)[0], expected)
+    check_step(network, total_loss(METHOD, network, target, make_batch(), config), expected)
 
 
 def test_the_target_network_is_used_and_not_learned() -> None:
     network, target = LinearQ(), LinearQ()
     assert np.abs(by_hand(network, target, 0.65) - by_hand(network, network, 0.65)).max() > 1e-2
-    loss(network, target, make_batch(), CONFIG)[0].backward()  # type: ignore[no-untyped-call]
+    total_loss(METHOD, network, target, make_batch(), CONFIG).backward()  # type: ignore[no-untyped-call]
     assert target.values.weight.grad is None
 
 
 def test_lambda_0_is_one_step_q() -> None:
     network, target = LinearQ(), LinearQ()
     config = dataclasses.replace(CONFIG, trace_lambda=0.0)
-    one, other = (method(network, target, make_batch(), config)[0] for method in (loss, one_step_q.loss))
+    one, other = (
+        total_loss(METHODS[name], network, target, make_batch(), config) for name in ("n-step-q", "one-step-q")
+    )
     assert one.item() == pytest.approx(other.item())

@@ -95,6 +95,10 @@ def column(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)[:, None]
 
 
+def halves(steps: int) -> Tensor:
+    return torch.full((steps, 1), 0.5, dtype=torch.float64)
+
+
 def test_random_cases_hold_what_they_should() -> None:
     case = random_case(0)
     before_reset = case.discounts[:-1][case.mask[1:] == 0]
@@ -110,13 +114,13 @@ def test_one_step_targets_by_hand() -> None:
 
 def test_lambda_returns_by_hand() -> None:
     # G_2 = 3 + 0.5*30 = 18; G_1 = 2 + 0.5*(0.5*20 + 0.5*18) = 11.5; G_0 = 1 + 0.5*(0.5*10 + 0.5*11.5) = 6.375
-    returns = lambda_returns(column(1, 2, 3), torch.full((3, 1), 0.5, dtype=torch.float64), torch.ones(3, 1), column(10, 20, 30), 0.5)
+    returns = lambda_returns(column(1, 2, 3), halves(3), torch.ones(3, 1), column(10, 20, 30), 0.5)
     assert returns.tolist() == [[6.375], [11.5], [18]]
 
 
 def test_n_step_returns_by_hand() -> None:
     # 18; 2 + 0.5*18 = 11; 1 + 0.5*11 = 6.5
-    returns = lambda_returns(column(1, 2, 3), torch.full((3, 1), 0.5, dtype=torch.float64), torch.ones(3, 1), column(10, 20, 30), 1.0)
+    returns = lambda_returns(column(1, 2, 3), halves(3), torch.ones(3, 1), column(10, 20, 30), 1.0)
     assert returns.tolist() == [[6.5], [11], [18]]
 
 
@@ -147,9 +151,7 @@ def test_lambda_1_is_the_longest_n_step_return() -> None:
 @pytest.mark.parametrize("trace_lambda", LAMBDAS)
 def test_truncation_bootstraps_from_the_final_observation(trace_lambda: float) -> None:
     # step 1 is truncated: observation 2, of value 20, is the episode's last, and step 2 only resets
-    returns = lambda_returns(
-        column(1, 2, 77, 5), torch.full((4, 1), 0.5, dtype=torch.float64), column(1, 1, 0, 1), column(10, 20, 30, 40), trace_lambda
-    )
+    returns = lambda_returns(column(1, 2, 77, 5), halves(4), column(1, 1, 0, 1), column(10, 20, 30, 40), trace_lambda)
     assert float(returns[1]) == 2 + 0.5 * 20
     assert float(returns[3]) == 5 + 0.5 * 40
     assert float(returns[0]) == pytest.approx(1 + 0.5 * ((1 - trace_lambda) * 10 + trace_lambda * 12))
@@ -184,9 +186,7 @@ def test_what_a_reset_step_holds_reaches_no_other_step(trace_lambda: float) -> N
 def test_vtrace_by_hand() -> None:
     # ratios 0.5 and 2, clipped to 0.5 and 1; delta_1 = 2 + 0.5*8 - 4 = 2; delta_0 = 0.5*(1 + 0.5*4 - 2) = 0.5
     # target_1 = 4 + 2 = 6; target_0 = 2 + 0.5 + (0.5*0.5)*2 = 3; advantage_0 = 1 + 0.5*6 - 2 = 2
-    trace = vtrace(
-        column(2, 4, 8), column(1, 2), torch.full((2, 1), 0.5), torch.ones(2, 1), column(0.5, 2).log(), trace_lambda=1.0
-    )
+    trace = vtrace(column(2, 4, 8), column(1, 2), halves(2), torch.ones(2, 1), column(0.5, 2).log(), trace_lambda=1.0)
     assert trace.ratios.flatten().tolist() == pytest.approx([0.5, 1])
     assert trace.targets.flatten().tolist() == pytest.approx([3, 6])
     assert trace.advantages.flatten().tolist() == pytest.approx([2, 2])
@@ -198,7 +198,8 @@ def test_vtrace_targets_equal_the_literal_sum(seed: int, trace_lambda: float) ->
     case = random_case(seed)
     trace = vtrace(case.values, case.rewards, case.discounts, case.mask, case.log_ratios, trace_lambda)
     for t, env in decisions(case):
-        assert float(trace.targets[t, env]) == pytest.approx(literal_vtrace_target(case, env, t, trace_lambda), abs=1e-9)
+        expected = literal_vtrace_target(case, env, t, trace_lambda)
+        assert float(trace.targets[t, env]) == pytest.approx(expected, abs=1e-9)
 
 
 def test_vtrace_advantages_bootstrap_from_the_next_target() -> None:
@@ -242,7 +243,7 @@ def test_vtrace_at_reset_steps_teaches_nothing() -> None:
 
 def test_vtrace_truncation_bootstraps_and_termination_does_not() -> None:
     values, rewards, mask = column(2, 4, 8, 16), column(1, 99, 3), column(1, 0, 1)
-    truncated = vtrace(values, rewards, torch.full((3, 1), 0.5, dtype=torch.float64), mask, torch.zeros(3, 1), 1.0)
+    truncated = vtrace(values, rewards, halves(3), mask, torch.zeros(3, 1), 1.0)
     terminated = vtrace(values, rewards, column(0, 0.5, 0.5), mask, torch.zeros(3, 1), 1.0)
     assert truncated.targets.flatten().tolist() == [1 + 0.5 * 4, 4, 3 + 0.5 * 16]
     assert terminated.targets.flatten().tolist() == [1, 4, 3 + 0.5 * 16]
@@ -253,9 +254,7 @@ def test_vtrace_truncation_bootstraps_and_termination_does_not() -> None:
 @pytest.mark.parametrize("log_ratio", [-1000.0, 1000.0])
 def test_vtrace_stays_finite_when_the_policies_have_nothing_in_common(log_ratio: float) -> None:
     case = random_case(10)
-    trace = vtrace(
-        case.values, case.rewards, case.discounts, case.mask, torch.full_like(case.rewards, log_ratio), 0.95
-    )
+    trace = vtrace(case.values, case.rewards, case.discounts, case.mask, torch.full_like(case.rewards, log_ratio), 0.95)
     assert all(part.isfinite().all() for part in trace)
     if log_ratio < 0:
         assert torch.equal(trace.targets, case.values[:-1])

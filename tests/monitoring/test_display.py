@@ -29,7 +29,7 @@ REPORT: dict[str, Any] = {
 def test_a_plain_line_holds_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
     PlainDisplay(interval=0).report(REPORT)
     line = capsys.readouterr().out
-    assert line.split() == "1,234 env steps 987 SPS return -20.5 episodes 3 lag 1.5 queue 25%".split()
+    assert " ".join(line.split()) == "1,234 env steps 987 SPS return -20.5 episodes 3 lag 1.5 queue 25%"
 
 
 def test_a_plain_line_without_episodes_or_lag(capsys: pytest.CaptureFixture[str]) -> None:

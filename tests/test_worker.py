@@ -1,0 +1,176 @@
+"""Worker: the fragments that it pushes tell exactly what happened in its environments.
+
+It plays in a thread of this process; the environment shows `[episode, step, last action]`, terminates with action 1
+(its 6), is truncated after step 4, and pays 1 a step and 10 more for action 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from asyncq.config import TrainConfig
+from asyncq.envs import describe
+from asyncq.experience import ExperienceQueue, Fragment, FragmentLayout
+from asyncq.methods import METHODS
+from asyncq.networks import make_network
+from asyncq.policies import EpsilonGreedyPolicy
+from asyncq.shared import Array
+from asyncq.status import StatusBoard, WorkerState
+from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
+from asyncq.worker import Worker, WorkerTask, run_worker
+from tiny_envs import COUNTER
+
+STEPS, ENVS = 7, 3
+
+
+def make_task(**settings: Any) -> tuple[WorkerTask, ExperienceQueue, torch.nn.Module]:
+    """A worker's task, the queue that it fills, and a network whose weights are on its board."""
+    spec = describe(COUNTER, ("tiny_envs",))
+    given = {"env": COUNTER, "n_step": STEPS, "batch_size": STEPS, "envs_per_process": ENVS, "gamma": 0.9}
+    config = TrainConfig(**{**given, **settings}).resolved("vector", 1)
+    assert config.network
+    heads = METHODS[config.method].HEADS
+    network = make_network(config.network, heads, spec.observation_shape, spec.actions, bool(config.layer_norm))
+    weights = flatten_parameters(network)
+    board = WeightBoard(weights.numel())
+    board.publish(weights.numpy(), Snapshot(version=3, env_steps=0))
+    layout = FragmentLayout(STEPS, ENVS, spec.frame_shape, spec.frame_dtype, spec.frame_stack)
+    queue = ExperienceQueue(layout, 1, slots_per_lane=2)
+    return WorkerTask(0, config, spec, queue.lanes[0], board, StatusBoard(1)), queue, network
+
+
+def copied(fragment: Fragment) -> Fragment:
+    return Fragment(**{f.name: getattr(fragment, f.name).copy() for f in dataclasses.fields(fragment)})
+
+
+def play(task: WorkerTask, queue: ExperienceQueue, count: int) -> list[Fragment]:
+    """The first `count` fragments of a worker that is then told to stop."""
+    thread = threading.Thread(target=run_worker, args=(task,))
+    thread.start()
+    fragments: list[Fragment] = []
+    try:
+        while len(fragments) < count and thread.is_alive():
+            fragment = queue.take(timeout=1)
+            if fragment is not None:
+                fragments.append(copied(fragment))
+                queue.release()
+    finally:
+        task.status.request_stop()
+        thread.join(30)
+    assert len(fragments) == count
+    assert task.status.state(0) == WorkerState.STOPPED
+    return fragments
+
+
+def joined(fragments: list[Fragment], name: str) -> Array:
+    return np.concatenate([getattr(fragment, name) for fragment in fragments])
+
+
+def test_the_last_observation_of_a_fragment_is_the_first_of_the_next() -> None:
+    task, queue, _ = make_task()
+    fragments = play(task, queue, 6)
+    for one, other in itertools.pairwise(fragments):
+        assert np.array_equal(one.frames[-1], other.frames[0])
+
+
+def test_fragments_tell_what_happened() -> None:
+    """Replays the rules of the environment on the actions, step by step."""
+    task, queue, _ = make_task()
+    fragments = play(task, queue, 12)
+    frames = np.concatenate([fragments[0].frames[:1], *(fragment.frames[1:] for fragment in fragments)])
+    actions, rewards = joined(fragments, "actions"), joined(fragments, "rewards")
+    mask, discounts = joined(fragments, "mask"), joined(fragments, "discounts")
+    returns, lengths = joined(fragments, "episode_returns"), joined(fragments, "episode_lengths")
+    truncations = terminations = 0
+    for env in range(ENVS):
+        episode, step, total, over = 1, 0, 0, False
+        assert frames[0, env].tolist() == [1, 0, 0]
+        for t in range(len(actions)):
+            now = (mask[t, env], rewards[t, env], discounts[t, env], lengths[t, env])
+            if over:
+                episode, step, total, over = episode + 1, 0, 0, False
+                assert now == (0, 0, np.float32(0.9), 0)
+                assert np.isnan(returns[t, env])
+                assert frames[t + 1, env].tolist() == [episode, 0, 0]
+                continue
+            step, terminated = step + 1, bool(actions[t, env] == 1)
+            truncated = not terminated and step == 4
+            reward = 11 if terminated else 1
+            total, over = total + reward, terminated or truncated
+            discount = np.float32(0 if terminated else 0.9)
+            assert now == (1, reward, discount, step if over else 0)
+            assert frames[t + 1, env].tolist() == [episode, step, 5 + actions[t, env]]
+            assert returns[t, env] == total if over else np.isnan(returns[t, env])
+            terminations, truncations = terminations + terminated, truncations + truncated
+    assert min(terminations, truncations) >= 3
+
+
+def test_log_probabilities_are_those_of_the_published_weights() -> None:
+    task, queue, network = make_task()
+    for fragment in play(task, queue, 3):
+        assert fragment.weights_version == 3
+        with torch.no_grad():
+            logits, _ = network(torch.from_numpy(fragment.frames[:-1]).flatten(0, 1))
+        actions = torch.from_numpy(fragment.actions).flatten()
+        expected = logits.log_softmax(-1)[torch.arange(len(actions)), actions]
+        torch.testing.assert_close(torch.from_numpy(fragment.behaviour_log_probs).flatten(), expected)
+
+
+def test_a_worker_counts_its_decisions_on_the_status_board() -> None:
+    task, queue, _ = make_task()
+    fragments = play(task, queue, 4)
+    while (fragment := queue.take(timeout=0)) is not None:
+        fragments.append(copied(fragment))
+    assert task.status.env_steps(0) == joined(fragments, "mask").sum()
+
+
+def test_the_same_seed_plays_the_same_and_a_replacement_plays_anew() -> None:
+    actions = []
+    for restarts in (0, 0, 1):
+        torch.manual_seed(5)
+        task, queue, _ = make_task()
+        actions.append(joined(play(dataclasses.replace(task, restarts=restarts), queue, 3), "actions"))
+    assert np.array_equal(actions[0], actions[1])
+    assert not np.array_equal(actions[0], actions[2])
+
+
+@pytest.mark.parametrize(("env_steps", "expected"), [(0, 1.0), (50, 0.6), (100, 0.2), (10_000, 0.2)])
+def test_epsilon_follows_the_env_steps_of_the_newest_weights(env_steps: int, expected: float) -> None:
+    epsilons = {"epsilon_final": (0.2,), "epsilon_probabilities": (1.0,), "epsilon_anneal_frames": 100}
+    task, _, network = make_task(method="n-step-q", **epsilons)
+    worker = Worker(task, np.random.SeedSequence(1))
+    task.board.publish(flatten_parameters(network).numpy(), Snapshot(4, env_steps))
+    assert worker._refresh()
+    worker.env.close()
+    assert isinstance(worker.policy, EpsilonGreedyPolicy)
+    assert worker.policy.epsilon.tolist() == pytest.approx([expected] * ENVS)
+    assert worker.version == 4
+
+
+def test_episodes_of_the_more_exploring_environments_are_not_reported() -> None:
+    settings = {"epsilon_final": (0.1, 0.5), "epsilon_probabilities": (0.5, 0.5), "envs_per_process": ENVS}
+    task, queue, _ = make_task(method="n-step-q", **settings)
+    sequence = np.random.SeedSequence([task.config.seed, task.index, task.restarts])
+    worker = Worker(task, sequence)
+    worker.env.close()
+    assert worker.explores.tolist() == (worker.final_epsilons > worker.final_epsilons.min()).tolist()
+    returns = joined(play(task, queue, 10), "episode_returns")
+    assert np.isnan(returns[:, worker.explores]).all()
+    assert not np.isnan(returns[:, ~worker.explores]).all()
+
+
+def test_a_lost_life_ends_what_is_learned_but_not_the_game() -> None:
+    task, _, _ = make_task(life_loss_ends=True)
+    worker = Worker(task, np.random.SeedSequence(1))
+    worker.env.close()
+    worker.lives = np.array([3, 3, 3])
+    worker.resetting = np.array([False, False, True])
+    assert worker._lost_a_life({"lives": np.array([2, 3, 1])}).tolist() == [True, False, False]
+    assert worker._lost_a_life({"lives": np.array([2, 2, 3])}).tolist() == [False, True, False]
