@@ -75,5 +75,14 @@ def test_help_lists_every_flag_with_both_spellings(capsys: pytest.CaptureFixture
         run(["train", "--help"])
     assert done.value.code == 0
     text = capsys.readouterr().out
-    for flag in ("--env", "--game", "--lr", "--beta", "--swap-freq", "--save-freq", "--target-return", "--epsilon-final"):
+    for flag in (
+        "--env",
+        "--game",
+        "--lr",
+        "--beta",
+        "--swap-freq",
+        "--save-freq",
+        "--target-return",
+        "--epsilon-final",
+    ):
         assert flag in text

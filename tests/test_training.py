@@ -61,7 +61,18 @@ def test_method_learns_cartpole(method: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     limits = ["--total-steps", 200_000, "--target-return", 150]
     done = asyncq(
-        "train", "--method", method, "--env", "CartPole-v1", "--processes", 2, "--seed", 3, "--run-dir", run_dir, *limits
+        "train",
+        "--method",
+        method,
+        "--env",
+        "CartPole-v1",
+        "--processes",
+        2,
+        "--seed",
+        3,
+        "--run-dir",
+        run_dir,
+        *limits,
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads((run_dir / "summary.json").read_text())

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -69,10 +69,11 @@ def _train(arguments: list[str]) -> int:
 def parse(kind: type[Config], command: str, arguments: list[str], default: Config | None = None) -> Config:
     """Turn flags into a configuration of `kind`. Raises UsageError, in one line, where tyro would draw a box."""
     said = io.StringIO()
-    settings = {} if default is None else {"default": default}
+    settings: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=arguments, prog=f"asyncq {command}", **settings)
+            config: Config = tyro.cli(kind, args=arguments, prog=f"asyncq {command}", **settings)
+            return config
     except SystemExit as end:
         if not end.code:
             raise

@@ -85,7 +85,7 @@ class TrainConfig:
     normalise_advantages: bool = True
     """a3c: scale the advantages of each update to mean 0 and standard deviation 1."""
     policy_clip: float = 0.2
-    """a3c: how far the policy may move from the one that played, as in PPO, before a step stops counting; 0: no limit."""
+    """a3c: how far an update may move the policy, as in PPO, before a step stops counting; 0 for no limit."""
     correction: str = "vtrace"
     """a3c: correction for fragments played with older weights: vtrace or none."""
 
@@ -212,7 +212,9 @@ class TrainConfig:
         if kind == "image" and self.network == "mlp":
             raise UsageError(f"--network mlp takes vectors, but {self.env} gives images; use --network a3c or nature")
         if kind == "vector" and (self.frame_stack or 1) > 1:
-            raise UsageError(f"--frame-stack {self.frame_stack} is for images, but {self.env} gives vectors; leave it out")
+            raise UsageError(
+                f"--frame-stack {self.frame_stack} is for images, but {self.env} gives vectors; leave it out"
+            )
         return dataclasses.replace(self, **missing)
 
     def to_json(self) -> dict[str, Any]:
@@ -225,7 +227,8 @@ class TrainConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise UsageError(f"unknown settings in the configuration: {', '.join(unknown)}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        arguments: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**arguments)
 
 
 SHARED_DEFAULTS: dict[str, dict[str, Any]] = {

@@ -93,10 +93,11 @@ class Learner:
         self.task.reports.send({"finished": reason})
 
     def _drain(self) -> list[Fragment]:
-        """Enough fragments for one batch, in order; fewer if no more came for a while."""
+        """Enough fragments for one batch, in order; fewer if no more came for a while, or every slot is taken."""
         assert self.config.batch_size
+        slots = sum(lane.slots for lane in self.task.queue.lanes)
         fragments: list[Fragment] = []
-        while sum(fragment.mask.size for fragment in fragments) < self.config.batch_size:
+        while sum(fragment.mask.size for fragment in fragments) < self.config.batch_size and len(fragments) < slots:
             fragment = self.task.queue.take(LOOK_AROUND_SECONDS)
             if fragment is None:
                 break

@@ -53,7 +53,10 @@ class DenseTrunk(nn.Module):
         self.features = features
         layers: list[nn.Module] = []
         for inputs in (math.prod(shape), features):
-            layers += [_orthogonal(nn.Linear(inputs, features)), nn.LayerNorm(features) if layer_norm else nn.Identity()]
+            layers += [
+                _orthogonal(nn.Linear(inputs, features)),
+                nn.LayerNorm(features) if layer_norm else nn.Identity(),
+            ]
             layers += [nn.ReLU() if layer_norm else nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,28 +15,28 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
+from rich.console import Console
 from rich.progress import Progress
 
 from asyncq.config import TrainConfig, usable_cores
-from asyncq.envs import EnvironmentSpec, describe, make_env, same_task
+from asyncq.envs import EnvironmentSpec, describe, make_env, reset_with_seeds, same_task
 from asyncq.errors import UsageError
 from asyncq.methods import METHODS
 from asyncq.networks import make_network
 from asyncq.policies import EpsilonGreedyPolicy, GreedyPolicy, Policy, SoftmaxPolicy
+from asyncq.screens import Show, WindowClosed, has_screen, video, window
 from asyncq.shared import Array
 from asyncq.storage.weights_file import load_weights
 
 PARALLEL_GAMES = 50
 """Games that an evaluation plays at a time."""
 
-Positional = tyro.conf.Positional
-
 
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig:
     """What `play` and `evaluate` have in common."""
 
-    path: Positional[str | None] = None
+    path: tyro.conf.Positional[str | None] = None
     """Weights file (.h5)."""
     weights: str | None = None
     """The same, as a flag."""
@@ -153,7 +151,9 @@ def evaluate(config: EvaluateConfig) -> int:
     agent = Agent(config)
     torch.manual_seed(config.seed)
     returns: list[float] = []
-    with Progress(disable=config.json or not sys.stderr.isatty(), transient=True, console=_stderr()) as progress:
+    with Progress(
+        disable=config.json or not sys.stderr.isatty(), transient=True, console=Console(stderr=True)
+    ) as progress:
         bar = progress.add_task("games", total=config.episodes)
         for first in range(0, config.episodes, PARALLEL_GAMES):
             count = min(PARALLEL_GAMES, config.episodes - first)
@@ -172,9 +172,8 @@ def evaluate(config: EvaluateConfig) -> int:
 def play_games(agent: Agent, seed: int, games: int, on_finish: Callable[[], object]) -> list[float]:
     """Raw returns of `games` games played side by side, one an environment, so that short games count no more."""
     env = make_env(agent.spec, games, threads=usable_cores())
-    seeds: Any = np.arange(seed, seed + games) if agent.spec.family == "atari" else list(range(seed, seed + games))
     try:
-        observations, _ = env.reset(seed=seeds)
+        observations, _ = reset_with_seeds(env, range(seed, seed + games))
         returns = np.zeros(games)
         playing = np.ones(games, bool)
         actions = np.zeros(games, np.int64)
@@ -221,7 +220,7 @@ def play(config: PlayConfig) -> int:
     agent = Agent(config)
     torch.manual_seed(config.seed)
     record = Path(config.record) if config.record else None
-    if record is None and not _has_screen():
+    if record is None and not has_screen():
         record = Path(f"{agent.spec.env_id.replace('/', '-')}.gif")
         print(f"asyncq: no screen here; recording to {record}", file=sys.stderr)
     if record:
@@ -229,7 +228,7 @@ def play(config: PlayConfig) -> int:
     env = make_env(agent.spec, 1, render=True)
     fps = config.fps or _speed(env, agent.spec)
     try:
-        with _video(record, fps) if record else _window(agent.spec.env_id, fps) as show:
+        with video(record, fps) if record else window(agent.spec.env_id, fps) as show:
             for game in range(config.episodes):
                 score = _play_shown(agent, env, config.seed + game, show)
                 print(f"game {game + 1}: {score:g}", flush=True)
@@ -244,15 +243,8 @@ def play(config: PlayConfig) -> int:
     return 0
 
 
-Show = Callable[[Array], None]
-
-
-class WindowClosed(Exception):
-    """The person closed the window."""
-
-
 def _play_shown(agent: Agent, env: Any, seed: int, show: Show) -> float:
-    observations, _ = env.reset(seed=np.array([seed]) if agent.spec.family == "atari" else [seed])
+    observations, _ = reset_with_seeds(env, [seed])
     score, done = 0.0, False
     show(env.render()[0])
     while not done:
@@ -266,60 +258,3 @@ def _play_shown(agent: Agent, env: Any, seed: int, show: Show) -> float:
 def _speed(env: Any, spec: EnvironmentSpec) -> float:
     frames = 60 if spec.family == "atari" else env.metadata.get("render_fps", 30)
     return float(frames / spec.frame_skip)
-
-
-def _has_screen() -> bool:
-    return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-@contextlib.contextmanager
-def _video(path: Path, fps: float) -> Iterator[Show]:
-    import imageio.v2 as imageio
-
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"cannot write {path}: {path.parent} is no directory that can be written to")
-    try:
-        if path.suffix == ".gif":
-            writer = imageio.get_writer(path, mode="I", duration=1000 / fps, loop=0)
-        else:
-            writer = imageio.get_writer(path, fps=fps, macro_block_size=2)
-    except (ImportError, ValueError, OSError) as error:
-        hint = "pip install asyncq[video] brings a video encoder, and .gif needs none"
-        raise UsageError(f"cannot record {path}: {' '.join(str(error).split())}; {hint}") from error
-    with writer:
-        yield lambda picture: writer.append_data(np.ascontiguousarray(picture))
-
-
-@contextlib.contextmanager
-def _window(title: str, fps: float) -> Iterator[Show]:
-    try:
-        import pygame
-    except ImportError as error:
-        raise UsageError("a window needs pygame: pip install asyncq[window], or use --record FILE.gif") from error
-    pygame.display.init()
-    clock = pygame.time.Clock()
-    screen: list[Any] = []
-
-    def show(picture: Array) -> None:
-        height, width = picture.shape[:2]
-        scale = max(1, math.floor(600 / height))
-        if not screen:
-            pygame.display.set_caption(title)
-            screen.append(pygame.display.set_mode((width * scale, height * scale)))
-        if any(event.type == pygame.QUIT for event in pygame.event.get()):
-            raise WindowClosed
-        surface = pygame.surfarray.make_surface(picture.swapaxes(0, 1))
-        screen[0].blit(pygame.transform.scale(surface, (width * scale, height * scale)), (0, 0))
-        pygame.display.flip()
-        clock.tick(fps)
-
-    try:
-        yield show
-    finally:
-        pygame.display.quit()
-
-
-def _stderr() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)

@@ -6,6 +6,7 @@ Neither has a name in the file system, so nothing stays behind when a process is
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import select
@@ -77,10 +78,8 @@ class Bell:
         self._sleeper.setblocking(False)
 
     def ring(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):  # enough rings are waiting already
             self._ringer.send(b"!")
-        except BlockingIOError:
-            pass  # enough rings are waiting already
 
     def wait(self, timeout: float) -> None:
         """Sleep until someone rings, `timeout` seconds at most."""

@@ -40,7 +40,9 @@ def train(config: TrainConfig) -> int:
     device = choose_device(config.device)
     run_dir = prepare_run_dir(config)
     assert config.n_step and config.envs_per_process and config.network
-    layout = FragmentLayout(config.n_step, config.envs_per_process, spec.frame_shape, spec.frame_dtype, spec.frame_stack)
+    layout = FragmentLayout(
+        config.n_step, config.envs_per_process, spec.frame_shape, spec.frame_dtype, spec.frame_stack
+    )
     network = make_network(
         config.network, METHODS[config.method].HEADS, spec.observation_shape, spec.actions, bool(config.layer_norm)
     )
@@ -50,9 +52,7 @@ def train(config: TrainConfig) -> int:
     reports, reports_out = multiprocessing.get_context("spawn").Pipe(duplex=False)
     spare_cores = usable_cores() - config.processes
     learner = LearnerTask(config, spec, queue, board, status, reports_out, run_dir, device, max(1, spare_cores))
-    workers = [
-        WorkerTask(index, config, spec, lane, board, status) for index, lane in enumerate(queue.lanes)
-    ]
+    workers = [WorkerTask(index, config, spec, lane, board, status) for index, lane in enumerate(queue.lanes)]
     with Recorder(run_dir) as recorder, make_display(config, status, run_dir, device) as display, Signals() as signals:
         recorder.log(f"{config.method} on {config.env}, learner on {device}, {config.processes} workers")
 
@@ -72,9 +72,7 @@ def train(config: TrainConfig) -> int:
     return conclude(outcome, run_dir, recorder, signals)
 
 
-def follow(
-    supervisor: Supervisor, reports: Any, recorder: Recorder, display: Display, signals: Signals
-) -> str:
+def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Display, signals: Signals) -> str:
     """Pass the learner's reports on until it has finished; returns why it did."""
     deadline = float("inf")
     while True:

@@ -40,9 +40,7 @@ class WeightBoard:
         self._published = self._memory.array((1,), np.int64)
         # per buffer: publication begun, publication finished, version, env steps
         self._marks = [self._memory.array((4,), np.int64, CACHE_LINE * (1 + b)) for b in (0, 1)]
-        self._buffers = [
-            self._memory.array((self.size,), np.float32, 3 * CACHE_LINE + b * stride) for b in (0, 1)
-        ]
+        self._buffers = [self._memory.array((self.size,), np.float32, 3 * CACHE_LINE + b * stride) for b in (0, 1)]
 
     def __getstate__(self) -> tuple[int, SharedBuffer]:
         return self.size, self._memory

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from asyncq.config import TrainConfig
-from asyncq.envs import EnvironmentSpec, make_env
+from asyncq.envs import EnvironmentSpec, make_env, reset_with_seeds
 from asyncq.experience import Fragment, Lane
 from asyncq.methods import METHODS
 from asyncq.networks import make_network
@@ -19,6 +19,8 @@ from asyncq.status import StatusBoard, WorkerState
 from asyncq.weights import WeightBoard, flatten_parameters
 
 LOOK_AROUND_SECONDS = 0.2
+TRAINING_SEEDS = 2**30
+"""Environments are seeded from here up in training; lower seeds are free for evaluation."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Worker:
         self.policy: SoftmaxPolicy | EpsilonGreedyPolicy = SoftmaxPolicy()
         if heads == "q":
             self.policy = EpsilonGreedyPolicy(np.full(self.envs, config.epsilon_initial))
-        seeds = [int(seed) for seed in generator.integers(2**30, 2**31 - 1, self.envs)]
-        self.observations, info = self.env.reset(seed=np.array(seeds) if spec.family == "atari" else seeds)
+        seeds = [int(seed) for seed in generator.integers(TRAINING_SEEDS, 2**31 - 1, self.envs)]
+        self.observations, info = reset_with_seeds(self.env, seeds)
         self.lives = info.get("lives", np.zeros(self.envs, np.int32))
         self.resetting = np.zeros(self.envs, bool)
         self.returns = np.zeros(self.envs)

@@ -34,7 +34,7 @@ def test_a_plain_line_holds_the_figures(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_plain_line_without_episodes_or_lag(capsys: pytest.CaptureFixture[str]) -> None:
     PlainDisplay(interval=0).report({**REPORT, "episodic_return": None, "lag": None})
-    assert "return – " in capsys.readouterr().out  # noqa: RUF001
+    assert "return – " in capsys.readouterr().out
 
 
 def test_plain_lines_come_no_oftener_than_their_interval(capsys: pytest.CaptureFixture[str]) -> None:

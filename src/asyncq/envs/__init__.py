@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import ale_py
 import gymnasium as gym
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv
 from gymnasium.envs.registration import EnvSpec
 
 from asyncq.envs import atari, pixels, vectors
 from asyncq.envs.spec import EnvironmentSpec
 from asyncq.errors import UsageError
 
-__all__ = ["EnvironmentSpec", "describe", "make_env", "same_task"]
+__all__ = ["EnvironmentSpec", "describe", "make_env", "reset_with_seeds", "same_task"]
 
-FAMILIES = {"atari": atari, "pixels": pixels, "vectors": vectors}
+
+class Family(Protocol):
+    """A module that makes environments of one family."""
+
+    def make(
+        self, spec: EnvironmentSpec, num_envs: int, *, threads: int, render: bool
+    ) -> gym.vector.VectorEnv[Any, Any, Any]: ...
+
+
+FAMILIES: dict[str, Family] = {"atari": atari, "pixels": pixels, "vectors": vectors}
 
 
 def describe(
@@ -61,6 +72,13 @@ def make_env(
     """`num_envs` environments that step together; `render` makes `env.render()` return one RGB picture each."""
     _find(spec.env_id, spec.imports)
     return FAMILIES[spec.family].make(spec, num_envs, threads=threads, render=render)
+
+
+def reset_with_seeds(env: gym.vector.VectorEnv[Any, Any, Any], seeds: Sequence[int]) -> tuple[Any, dict[str, Any]]:
+    """Begin all episodes anew, each environment with its own seed."""
+    # ale-py takes an array where Gymnasium takes a list
+    taken: Any = np.array(seeds) if isinstance(env.unwrapped, AtariVectorEnv) else list(seeds)
+    return env.reset(seed=taken)
 
 
 def same_task(one: EnvironmentSpec, other: EnvironmentSpec) -> bool:

@@ -24,6 +24,7 @@ def is_atari(registered: EnvSpec) -> bool:
 def describe(registered: EnvSpec, frame_stack: int, frame_skip: int) -> EnvironmentSpec:
     settings = registered.kwargs
     env = AtariVectorEnv(settings["game"], 1, num_threads=1, full_action_space=settings["full_action_space"])
+    assert isinstance(env.single_action_space, gym.spaces.Discrete)
     actions = int(env.single_action_space.n)
     env.close()
     return EnvironmentSpec(
@@ -49,8 +50,9 @@ def make(spec: EnvironmentSpec, num_envs: int, *, threads: int, render: bool) ->
 
 def _make(spec: EnvironmentSpec, num_envs: int, threads: int, **picture: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
     settings = gym.spec(spec.env_id).kwargs
+    assert spec.max_frames is not None
     shape = {"img_height": SIZE, "img_width": SIZE, "stack_num": spec.frame_stack}
-    return AtariVectorEnv(  # type: ignore[no-any-return]
+    return AtariVectorEnv(
         settings["game"],
         num_envs,
         num_threads=threads,

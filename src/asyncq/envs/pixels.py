@@ -48,4 +48,6 @@ def _stacked(env: gym.Env[Any, Any], frame_stack: int) -> gym.Env[Any, Any]:
 def grey_frame(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """`picture[H, W]`, `[H, W, 1]` or `[H, W, 3]` uint8 -> `[84, 84]` uint8."""
     grey = rgb2gray(picture) if picture.shape[-1] == 3 and picture.ndim == 3 else picture.squeeze() / 255.0
-    return np.rint(255 * resize(grey, (SIZE, SIZE), anti_aliasing=True)).astype(np.uint8)
+    resized: np.ndarray[Any, Any] = resize(grey, (SIZE, SIZE), anti_aliasing=True)  # type: ignore[no-untyped-call]
+    frame: np.ndarray[Any, Any] = np.rint(255 * resized).astype(np.uint8)
+    return frame

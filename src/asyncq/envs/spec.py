@@ -32,7 +32,7 @@ class EnvironmentSpec:
 
     @property
     def kind(self) -> str:
-        """"image" or "vector": what the networks care about."""
+        """ "image" or "vector": what the networks care about."""
         return "vector" if self.family == "vectors" else "image"
 
     @property
@@ -55,4 +55,5 @@ class EnvironmentSpec:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> EnvironmentSpec:
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        arguments: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**arguments)

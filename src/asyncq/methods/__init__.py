@@ -22,9 +22,7 @@ class Method(Protocol):
     ) -> dict[str, Tensor]:
         """What the network is to learn from a batch, computed once, by name, each `[T, E]`."""
 
-    def loss(
-        self, network: nn.Module, samples: Samples, config: TrainConfig, /
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, network: nn.Module, samples: Samples, config: TrainConfig, /) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar loss on samples with their targets, and its parts for the report."""
 
 

@@ -18,7 +18,9 @@ def one_step_targets(rewards: Tensor, discounts: Tensor, next_values: Tensor) ->
     return rewards + discounts * next_values
 
 
-def lambda_returns(rewards: Tensor, discounts: Tensor, mask: Tensor, next_values: Tensor, trace_lambda: float) -> Tensor:
+def lambda_returns(
+    rewards: Tensor, discounts: Tensor, mask: Tensor, next_values: Tensor, trace_lambda: float
+) -> Tensor:
     """lambda-returns, the mixture of all n-step returns up to the fragment's end; n-step returns at lambda 1.
 
     G_t = r_t + discount_t * ((1 - lambda) v_{t+1} + lambda G_{t+1}), with G_T = v_T

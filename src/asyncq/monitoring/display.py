@@ -43,7 +43,8 @@ def make_display(config: TrainConfig, status: StatusBoard, run_dir: Path, device
     if config.quiet:
         yield PlainDisplay(interval=float("inf"))
     elif not sys.stdout.isatty():
-        print(f"asyncq: {config.method} on {config.env}, {config.processes} processes, learner on {device}, in {run_dir}")
+        what = f"{config.method} on {config.env}, --processes {config.processes}"
+        print(f"asyncq: {what}, learner on {device}, in {run_dir}", flush=True)
         yield PlainDisplay(interval=10.0)
     else:
         display = LiveDisplay(config, status, run_dir, device)
@@ -63,8 +64,9 @@ class PlainDisplay:
             return
         self._next = time.monotonic() + self._interval
         lag = report["lag"]["mean"] if report["lag"] else 0
+        score = _number(report["episodic_return"])
         print(
-            f"{report['env_steps']:>11,} env steps  {report['sps']:>7,.0f} SPS  return {_number(report['episodic_return'])}"
+            f"{report['env_steps']:>11,} env steps  {report['sps']:>7,.0f} SPS  return {score}"
             f"  episodes {report['episodes']}  lag {lag}  queue {report['queue_fill']:.0%}",
             flush=True,
         )
