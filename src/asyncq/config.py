@@ -170,7 +170,7 @@ class TrainConfig:
             )
         if any(not 0 <= epsilon <= 1 for epsilon in self.epsilon_final):
             raise UsageError(f"--epsilon-final {self.epsilon_final} must lie between 0 and 1")
-        if any(p < 0 for p in self.epsilon_probabilities) or abs(sum(self.epsilon_probabilities) - 1) > 1e-6:
+        if any(p < 0 for p in self.epsilon_probabilities) or not abs(sum(self.epsilon_probabilities) - 1) < 1e-6:
             raise UsageError(f"--epsilon-probabilities {self.epsilon_probabilities} must be positive and add up to 1")
 
     def _check_combinations(self) -> None:

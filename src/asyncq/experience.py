@@ -137,7 +137,7 @@ class Lane:
         return int(self._committed[0] - self._released[0])
 
     def reserve(self, timeout: float) -> Fragment | None:
-        """Writer: the slot to fill next; None if the lane is still full after `timeout` seconds."""
+        """Writer: the slot to fill next; None if the lane is full and stays so, for `timeout` seconds at most."""
         if len(self) == self.slots:
             self._free.wait(timeout)
         if len(self) == self.slots:
@@ -175,7 +175,7 @@ class ExperienceQueue:
         self.lanes = [Lane(layout, slots_per_lane, self._ready) for _ in range(workers)]
 
     def take(self, timeout: float) -> Fragment | None:
-        """The oldest fragment, or None if there is none within `timeout` seconds. Valid until `release`."""
+        """The oldest fragment, valid until `release`; None if none came, in `timeout` seconds at most."""
         lane = self._oldest()
         if lane is None:
             self._ready.wait(timeout)

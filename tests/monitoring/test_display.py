@@ -58,7 +58,7 @@ def test_a_quiet_run_prints_warnings_only(capsys: pytest.CaptureFixture[str]) ->
 def test_without_a_terminal_the_run_introduces_itself(capsys: pytest.CaptureFixture[str]) -> None:
     with make_display(CONFIG, StatusBoard(2), Path("runs/x"), "cpu") as display:
         assert isinstance(display, PlainDisplay)
-    assert "a3c on ALE/Pong-v5, 2 processes, learner on cpu" in capsys.readouterr().out
+    assert "a3c on ALE/Pong-v5, --processes 2, learner on cpu" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("report", [None, REPORT, {**REPORT, "lag": None, "losses": {}}])

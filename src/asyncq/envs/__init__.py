@@ -44,8 +44,8 @@ def describe(
         return atari.describe(registered, frame_stack or 4, frame_skip or 4)
     try:
         env = gym.make(env_id)
-    except (gym.error.Error, ImportError) as error:
-        raise UsageError(f"environment {env_id} cannot be made: {_one_line(error)}") from error
+    except Exception as error:  # somebody else's constructor may raise anything
+        raise UsageError(f"environment {env_id} cannot be made: {_one_line(error) or type(error).__name__}") from error
     try:
         return _describe_spaces(env, env_id, imports, frame_stack, frame_skip)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,7 @@ class Recorder:
 
     def record(self, report: dict[str, Any]) -> None:
         """Write one report everywhere."""
-        self._last = report
+        self._last = report = finite(report)
         self._metrics.write(json.dumps(report) + "\n")
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in tagged(report)]
         self._events.add_event(Event(step=report["env_steps"], wall_time=time.time(), summary=Summary(value=values)))
@@ -64,6 +65,13 @@ class Recorder:
         (self._run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
+def finite(value: Any) -> Any:
+    """`value` with None for every number that JSON has no word for: NaN and the infinities."""
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def tagged(report: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """The numbers of a report under the tags that TensorBoard shows them by."""
     for name, tag in TAGS.items():
@@ -71,4 +79,5 @@ def tagged(report: dict[str, Any]) -> Iterator[tuple[str, float]]:
             yield tag, report[name]
     for group in ("losses", "lag"):
         for name, value in (report[group] or {}).items():
-            yield f"{group}/{name}", value
+            if value is not None:
+                yield f"{group}/{name}", value
