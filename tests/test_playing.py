@@ -70,6 +70,7 @@ def test_weights_for_another_environment_are_refused(tmp_path: Path) -> None:
             Agent(EvaluateConfig(path=str(weights), env=other))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio leaves its reader's pipe open
 @pytest.mark.parametrize("suffix", ["gif", "mp4"])
 def test_recording_can_be_opened(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     imageio = pytest.importorskip("imageio.v2")

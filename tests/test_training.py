@@ -56,10 +56,10 @@ def assert_nothing_left(group: int, seconds: float) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("method", ["a3c", "n-step-q", "one-step-q"])
-def test_method_learns_cartpole(method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "target"), [("a3c", 450), ("n-step-q", 200), ("one-step-q", 200)])
+def test_method_learns_cartpole(method: str, target: int, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    limits = ["--total-steps", 200_000, "--target-return", 150]
+    limits = ["--total-steps", 500_000, "--target-return", target]
     done = asyncq(
         "train",
         "--method",
@@ -77,7 +77,7 @@ def test_method_learns_cartpole(method: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["outcome"] == "target-return", summary
-    assert summary["episodic_return"] >= 150
+    assert summary["episodic_return"] >= target
     evaluated = asyncq("evaluate", run_dir / "best.h5", "--episodes", 20, "--json")
     result = json.loads(evaluated.stdout)
     assert result["mean"] >= 100
@@ -131,9 +131,8 @@ def test_second_interrupt_stops_at_once(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = start("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir, "--report-interval", 0.5)
     wait_for_first_report(run_dir)
-    for pid in members_of_group(process.pid):
-        if pid != process.pid:
-            os.kill(pid, signal.SIGSTOP)  # nobody can stop in order
+    for pid in filter(is_ours, members_of_group(process.pid)):
+        os.kill(pid, signal.SIGSTOP)  # nobody can stop in order
     process.send_signal(signal.SIGINT)
     time.sleep(1)
     asked = time.monotonic()
@@ -168,6 +167,11 @@ def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:
 
 def environment(pid: int) -> str:
     return Path(f"/proc/{pid}/environ").read_text()
+
+
+def is_ours(pid: int) -> bool:
+    """A learner or worker; the group also holds the main process and Python's resource tracker."""
+    return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def is_worker(pid: int) -> bool:
