@@ -246,7 +246,7 @@ _Q = {
 }  # fmt: skip
 
 METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ("a3c", "image"): {**_A3C, "n_step": 32, "batch_size": 128, "learning_rate": 5e-4},
+    ("a3c", "image"): {**_A3C, "n_step": 64, "batch_size": 256, "passes": 3, "learning_rate": 2.5e-4},
     ("a3c", "vector"): {**_A3C, "n_step": 16, "batch_size": 64, "learning_rate": 1e-3},
     ("n-step-q", "image"): {**_Q, "n_step": 32, "batch_size": 128, "learning_rate": 5e-4},
     ("n-step-q", "vector"): {**_Q, "n_step": 16, "batch_size": 64, "learning_rate": 1e-3, "trace_lambda": 0.9},
