@@ -55,7 +55,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"epsilon_final": (0.1, 0.2, 1.5)}, "between 0 and 1"),
     ({"epsilon_probabilities": (0.4, 0.3, 0.4)}, "add up to 1"),
     ({"epsilon_probabilities": (-0.4, 0.7, 0.7)}, "positive"),
-    ({"n_step": 20, "batch_size": 90}, "so use --batch-size 100"),
     ({"method": "a3c", "target_interval": 100}, "no target network"),
     ({"method": "n-step-q", "entropy_coefficient": 0.01}, "--epsilon-final instead"),
     ({"learning_rate": 1e-4, "final_learning_rate": 1e-3}, "only falls"),
@@ -92,9 +91,6 @@ def test_resolved_fills_in_everything_but_what_has_a_meaning_when_open(method: s
     open_fields = {field.name for field in dataclasses.fields(config) if getattr(config, field.name) is None}
     assert open_fields == {"target_return", "run_dir", "epsilon_anneal_frames"}
     assert config.frame_skip == 4
-    assert config.batch_size is not None
-    assert config.n_step is not None
-    assert config.batch_size % config.n_step == 0
     assert config.resolved(kind, 4) == config
 
 
@@ -123,23 +119,6 @@ def test_resolved_changes_nothing_that_was_given(method: str) -> None:
 def test_rewards_are_clipped_for_images_only() -> None:
     assert TrainConfig().resolved("image", 4).reward_clip == 1
     assert TrainConfig().resolved("vector", 1).reward_clip == 0
-
-
-@pytest.mark.parametrize("n_step", [1, 5, 20, 33, 1000])
-def test_an_open_batch_size_becomes_a_multiple_of_the_given_n_step(n_step: int) -> None:
-    config = TrainConfig(n_step=n_step).resolved("image", 4)
-    assert config.n_step == n_step
-    assert config.batch_size is not None
-    assert config.batch_size % n_step == 0
-    assert config.batch_size >= n_step
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 30, 90, 512])
-def test_an_open_n_step_becomes_a_divisor_of_the_given_batch_size(batch_size: int) -> None:
-    config = TrainConfig(batch_size=batch_size).resolved("image", 4)
-    assert config.batch_size == batch_size
-    assert config.n_step is not None
-    assert batch_size % config.n_step == 0
 
 
 def test_epsilon_anneals_over_4_million_frames_or_a_tenth_of_a_shorter_run() -> None:

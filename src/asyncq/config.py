@@ -60,7 +60,7 @@ class TrainConfig:
     n_step: int | None = None
     """Env steps in a row in a fragment: the longest return is this long (the paper's t_max)."""
     batch_size: int | None = None
-    """Env steps an update learns from; a multiple of n-step."""
+    """Env steps an update learns from."""
     passes: int | None = None
     """Times that each fragment is learned from."""
     gamma: float = 0.99
@@ -174,11 +174,6 @@ class TrainConfig:
             raise UsageError(f"--epsilon-probabilities {self.epsilon_probabilities} must be positive and add up to 1")
 
     def _check_combinations(self) -> None:
-        if self.n_step and self.batch_size and self.batch_size % self.n_step:
-            raise UsageError(
-                f"--batch-size {self.batch_size} is no multiple of --n-step {self.n_step}; an update takes whole "
-                f"sequences of n-step env steps, so use --batch-size {-(-self.batch_size // self.n_step) * self.n_step}"
-            )
         if self.method == "a3c" and self.target_interval:
             raise UsageError("--target-interval is for the Q methods; a3c has no target network, so leave it out")
         if self.method != "a3c" and self.entropy_coefficient:
@@ -203,10 +198,6 @@ class TrainConfig:
         """
         defaults = {**SHARED_DEFAULTS[kind], **METHOD_DEFAULTS[self.method, kind], "frame_skip": frame_skip}
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
-        if self.batch_size is None and self.n_step is not None:
-            missing["batch_size"] = max(1, missing["batch_size"] // self.n_step) * self.n_step
-        if self.n_step is None and self.batch_size is not None:
-            missing["n_step"] = _largest_divisor(self.batch_size, missing["n_step"])
         if kind == "vector" and self.network in ("a3c", "nature"):
             raise UsageError(f"--network {self.network} takes images, but {self.env} gives vectors; use --network mlp")
         if kind == "image" and self.network == "mlp":
@@ -270,7 +261,3 @@ def _choice(flag: str, value: str, known: Iterable[str]) -> None:
 def _at_least(name: str, value: float, least: float) -> None:
     if not value >= least:
         raise UsageError(f"{_flag(name)} is {value}; it must be at least {least}")
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    return max(divisor for divisor in range(1, min(number, limit) + 1) if number % divisor == 0)
