@@ -34,7 +34,7 @@ class ConvolutionalTrunk(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         hidden = observations.to(self.dense.weight.dtype)
-        if torch.is_grad_enabled():  # backward is three times faster so; forward alone is not
+        if torch.is_grad_enabled():  # the convolutions' backward is 2 to 3 times faster so; forward alone is not
             hidden = hidden.contiguous(memory_format=torch.channels_last)
         for layer, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             assert isinstance(convolution, nn.Conv2d)
