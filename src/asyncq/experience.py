@@ -88,12 +88,13 @@ def stack_frames(frames: torch.Tensor, mask: torch.Tensor, frame_stack: int) -> 
         frame_stack: S. With 1 the frames are the observations, and no axis is added.
 
     Returns:
-        `[T+1, E, S, ...]`; frames from before an episode's start are zero, as ale-py pads them.
+        `[T+1, E, S, ...]`, in memory with S last, as the learner's convolutions want it; frames from before an
+        episode's start are zero, as ale-py pads them.
     """
     if frame_stack == 1:
         return frames
-    stacked = frames.unfold(0, frame_stack, 1).movedim(-1, 2).contiguous()
-    steps = stacked.shape[0] - 1
+    steps = len(frames) - frame_stack
+    stacked = torch.stack([frames[age : age + steps + 1] for age in range(frame_stack)], dim=-1).movedim(-1, 2)
     for reset, env in (mask == 0).nonzero().tolist():
         for age in range(min(frame_stack - 1, steps - reset)):
             stacked[reset + 1 + age, env, : frame_stack - 1 - age] = 0

@@ -14,6 +14,17 @@ Outputs = tuple[Tensor, Tensor]
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
+class ImageNorm(nn.LayerNorm):
+    """LayerNorm over `[C, H, W]` that takes channels-last activations as they are; its parent would transpose them."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if not hidden.is_contiguous(memory_format=torch.channels_last):
+            return super().forward(hidden)
+        weight, bias = (parameter.permute(1, 2, 0).contiguous() for parameter in (self.weight, self.bias))
+        last = functional.layer_norm(hidden.permute(0, 2, 3, 1), weight.shape, weight, bias, self.eps)
+        return last.permute(0, 3, 1, 2)
+
+
 class ConvolutionalTrunk(nn.Module):
     """Convolutions and one fully connected layer over stacked grey frames, uint8 `[B, S, H, W]` -> `[B, features]`."""
 
@@ -28,7 +39,7 @@ class ConvolutionalTrunk(nn.Module):
         for filters, size, stride in layers:
             self.convolutions.append(_orthogonal(nn.Conv2d(channels, filters, size, stride)))
             channels, height, width = filters, (height - size) // stride + 1, (width - size) // stride + 1
-            self.norms.append(nn.LayerNorm([channels, height, width]) if layer_norm else nn.Identity())
+            self.norms.append(ImageNorm([channels, height, width]) if layer_norm else nn.Identity())
         self.dense = _orthogonal(nn.Linear(channels * height * width, features))
         self.dense_norm = nn.LayerNorm(features) if layer_norm else nn.Identity()
 

@@ -50,4 +50,9 @@ def shuffled_samples(batch: Batch, targets: dict[str, Tensor], size: int) -> Ite
     observations, actions = batch.observations[:-1].flatten(0, 1), batch.actions.flatten()
     flat = {name: values.flatten() for name, values in targets.items()}
     for part in order.tensor_split(max(1, round(len(order) / size))):
-        yield Samples(observations[part], actions[part], {name: values[part] for name, values in flat.items()})
+        yield Samples(_rows(observations, part), actions[part], {name: values[part] for name, values in flat.items()})
+
+
+def _rows(observations: Tensor, which: Tensor) -> Tensor:
+    """`observations[which]` in the memory order of `stack_frames`: whole rows are copied, not single pixels."""
+    return observations.movedim(1, -1).index_select(0, which).movedim(-1, 1)
