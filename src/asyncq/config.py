@@ -82,8 +82,8 @@ class TrainConfig:
     """a3c: weight of the entropy bonus."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
-    normalise_advantages: bool = True
-    """a3c: scale the advantages of each update to mean 0 and standard deviation 1."""
+    normalise_advantages: bool | None = None
+    """a3c: scale the advantages of each batch to mean 0 and standard deviation 1."""
     policy_clip: float = 0.2
     """a3c: how far an update may move the policy, as in PPO, before a step stops counting; 0 for no limit."""
     correction: str = "vtrace"
@@ -228,17 +228,32 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 _A3C = {
-    "passes": 2, "entropy_coefficient": 0.01, "target_interval": 0, "layer_norm": False, "trace_lambda": 0.95,
-    "max_grad_norm": 0.5, "optimizer": "adam",
+    "passes": 2, "entropy_coefficient": 0.01, "target_interval": 0, "max_grad_norm": 0.5, "optimizer": "adam",
 }  # fmt: skip
 _Q = {
     "passes": 2, "entropy_coefficient": 0.0, "target_interval": 0, "layer_norm": True, "trace_lambda": 0.65,
-    "max_grad_norm": 10.0, "optimizer": "adam",
+    "max_grad_norm": 10.0, "optimizer": "adam", "normalise_advantages": False,
 }  # fmt: skip
 
 METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ("a3c", "image"): {**_A3C, "n_step": 64, "batch_size": 256, "passes": 3, "learning_rate": 2.5e-4},
-    ("a3c", "vector"): {**_A3C, "n_step": 16, "batch_size": 64, "learning_rate": 1e-3},
+    ("a3c", "image"): {
+        **_A3C,
+        "n_step": 64,
+        "batch_size": 256,
+        "learning_rate": 5e-4,
+        "layer_norm": True,
+        "trace_lambda": 0.9,
+        "normalise_advantages": False,
+    },
+    ("a3c", "vector"): {
+        **_A3C,
+        "n_step": 16,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "layer_norm": False,
+        "trace_lambda": 0.95,
+        "normalise_advantages": True,
+    },
     ("n-step-q", "image"): {**_Q, "n_step": 32, "batch_size": 128, "learning_rate": 5e-4},
     ("n-step-q", "vector"): {**_Q, "n_step": 16, "batch_size": 64, "learning_rate": 1e-3, "trace_lambda": 0.9},
     ("one-step-q", "image"): {**_Q, "n_step": 16, "batch_size": 128, "learning_rate": 5e-4, "target_interval": 10_000},
