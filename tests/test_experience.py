@@ -115,6 +115,11 @@ def test_stack_frames_leaves_the_frames_as_they_were() -> None:
     assert frames.flatten().tolist() == [1, 2, 3, 4, 5, 6]
 
 
+def test_stacks_lie_in_memory_with_their_frames_last() -> None:
+    stacked = stack_frames(torch.zeros(7, 2, 5, 6), torch.ones(4, 2), 3)
+    assert stacked.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_stack_frames_of_vectors_are_the_vectors() -> None:
     frames = torch.randn(4, 2, 3)
     assert stack_frames(frames, torch.ones(3, 2), 1) is frames

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from asyncq.networks import PolicyValueNetwork, QNetwork, make_network
+from asyncq.networks import ImageNorm, PolicyValueNetwork, QNetwork, make_network
 
 IMAGE, VECTOR = (4, 84, 84), (6,)
 
@@ -64,6 +64,33 @@ def test_pixels_are_scaled_to_0_to_1(gradients: bool) -> None:
     hidden = nn.functional.linear(hidden.flatten(1), weight, bias).relu()
     torch.testing.assert_close(logits.double(), hidden @ network.policy.weight.double().T, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(values.double(), (hidden @ network.value.weight.double().T)[:, 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_the_order_of_pixels_in_memory_changes_nothing(layer_norm: bool) -> None:
+    network = make_network("a3c", "policy-value", IMAGE, 6, layer_norm).double()
+    observations = torch.randint(256, (3, *IMAGE), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = network(observations)
+        given = network(observations.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(given, expected)
+    torch.testing.assert_close(network(observations), expected)
+
+
+def test_image_norm_is_layer_norm_in_either_order_of_memory() -> None:
+    norm = ImageNorm([2, 3, 5]).double()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    hidden = torch.randn(4, 2, 3, 5, dtype=torch.double)
+    gradients = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        ordered = hidden.contiguous(memory_format=order).requires_grad_()
+        result = norm(ordered)
+        torch.testing.assert_close(
+            result, nn.functional.layer_norm(hidden, [2, 3, 5], norm.weight, norm.bias, norm.eps)
+        )
+        gradients.append(torch.autograd.grad(result.pow(3).sum(), [ordered, norm.weight, norm.bias]))
+    torch.testing.assert_close(gradients[0], gradients[1])
 
 
 def test_a_new_policy_is_nearly_uniform() -> None:

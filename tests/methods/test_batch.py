@@ -83,6 +83,13 @@ def test_samples_hold_every_decision_once_with_all_that_belongs_to_it(envs: int,
     assert sorted(seen) == [100 * t + e for t in range(5) for e in range(envs) if (t, e) != (1, 0)]
 
 
+def test_samples_keep_the_order_of_memory() -> None:
+    observations = torch.zeros(5, 3, 6, 7, 4).movedim(-1, 2)
+    batch = Batch(observations, torch.zeros(4, 3).long(), *torch.ones(4, 4, 3))
+    (samples,) = shuffled_samples(batch, {}, size=12)
+    assert samples.observations.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_samples_are_shuffled_anew_every_time() -> None:
     batch = numbered_batch(5, 64)
     one, other = (next(shuffled_samples(batch, {}, 160)).actions.tolist() for _ in range(2))
