@@ -227,9 +227,7 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
     "vector": {"network": "mlp", "frame_stack": 1, "reward_clip": 0.0, "envs_per_process": 8},
 }
 
-_A3C = {
-    "passes": 2, "entropy_coefficient": 0.01, "target_interval": 0, "max_grad_norm": 0.5, "optimizer": "adam",
-}  # fmt: skip
+_A3C = {"passes": 2, "target_interval": 0, "max_grad_norm": 0.5, "optimizer": "adam"}
 _Q = {
     "passes": 2, "entropy_coefficient": 0.0, "target_interval": 0, "layer_norm": True, "trace_lambda": 0.65,
     "max_grad_norm": 10.0, "optimizer": "adam", "normalise_advantages": False,
@@ -242,8 +240,9 @@ METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "batch_size": 256,
         "learning_rate": 5e-4,
         "layer_norm": True,
-        "trace_lambda": 0.9,
+        "trace_lambda": 0.8,
         "normalise_advantages": False,
+        "entropy_coefficient": 0.003,
     },
     ("a3c", "vector"): {
         **_A3C,
@@ -253,6 +252,7 @@ METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "layer_norm": False,
         "trace_lambda": 0.95,
         "normalise_advantages": True,
+        "entropy_coefficient": 0.01,
     },
     ("n-step-q", "image"): {**_Q, "n_step": 32, "batch_size": 128, "learning_rate": 5e-4},
     ("n-step-q", "vector"): {**_Q, "n_step": 16, "batch_size": 64, "learning_rate": 1e-3, "trace_lambda": 0.9},
