@@ -83,7 +83,7 @@ class TrainConfig:
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
     normalise_advantages: bool | None = None
-    """a3c: scale the advantages of each batch to mean 0 and standard deviation 1."""
+    """a3c: scale the advantages of each batch to mean 0 and standard deviation 1 (default: for vectors)."""
     policy_clip: float = 0.2
     """a3c: how far an update may move the policy, as in PPO, before a step stops counting; 0 for no limit."""
     correction: str = "vtrace"
@@ -114,7 +114,7 @@ class TrainConfig:
     network: str | None = None
     """a3c (the paper's), nature or mlp (default: a3c for images, mlp for vectors)."""
     layer_norm: bool | None = None
-    """Normalise the activations of every hidden layer."""
+    """Normalise the activations of every hidden layer (default: not for a3c on vectors)."""
     frame_stack: int | None = None
     """Newest frames in one observation (default: 4 for images, 1 for vectors)."""
     frame_skip: int | None = None
@@ -227,7 +227,13 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
     "vector": {"network": "mlp", "frame_stack": 1, "reward_clip": 0.0, "envs_per_process": 8},
 }
 
-_A3C = {"passes": 2, "target_interval": 0, "max_grad_norm": 0.5, "optimizer": "adam"}
+_A3C = {
+    "passes": 2,
+    "entropy_coefficient": 0.01,
+    "target_interval": 0,
+    "max_grad_norm": 0.5,
+    "optimizer": "adam",
+}
 _Q = {
     "passes": 2, "entropy_coefficient": 0.0, "target_interval": 0, "layer_norm": True, "trace_lambda": 0.65,
     "max_grad_norm": 10.0, "optimizer": "adam", "normalise_advantages": False,
@@ -240,9 +246,8 @@ METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "batch_size": 256,
         "learning_rate": 5e-4,
         "layer_norm": True,
-        "trace_lambda": 0.8,
+        "trace_lambda": 0.9,
         "normalise_advantages": False,
-        "entropy_coefficient": 0.003,
     },
     ("a3c", "vector"): {
         **_A3C,
@@ -252,7 +257,6 @@ METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "layer_norm": False,
         "trace_lambda": 0.95,
         "normalise_advantages": True,
-        "entropy_coefficient": 0.01,
     },
     ("n-step-q", "image"): {**_Q, "n_step": 32, "batch_size": 128, "learning_rate": 5e-4},
     ("n-step-q", "vector"): {**_Q, "n_step": 16, "batch_size": 64, "learning_rate": 1e-3, "trace_lambda": 0.9},
