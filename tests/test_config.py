@@ -51,7 +51,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"learning_rate": NAN}, "--learning-rate"),
     ({"reward_scale": 0.0}, "--reward-scale"),
     ({"report_interval": 0.0}, "--report-interval"),
-    ({"epsilon_final": (0.1, 0.2)}, "one probability for each epsilon"),
+    ({"epsilon_final": (0.1, 0.2), "epsilon_probabilities": (1.0,)}, "one probability for each epsilon"),
     ({"epsilon_final": (0.1, 0.2, 1.5)}, "between 0 and 1"),
     ({"epsilon_probabilities": (0.4, 0.3, 0.4)}, "add up to 1"),
     ({"epsilon_probabilities": (-0.4, 0.7, 0.7)}, "positive"),

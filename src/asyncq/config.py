@@ -91,10 +91,11 @@ class TrainConfig:
 
     epsilon_initial: float = 1.0
     """Q methods: share of random actions at the start."""
-    epsilon_final: tuple[float, ...] = (0.1, 0.01, 0.5)
-    """Q methods: final shares of random actions; each environment samples one of them."""
-    epsilon_probabilities: tuple[float, ...] = (0.4, 0.3, 0.3)
-    """Q methods: probability of each of --epsilon-final."""
+    epsilon_final: tuple[float, ...] | None = None
+    """Q methods: final shares of random actions; each environment samples one of them (default: 0.01 for images, the
+    paper's 0.1 0.01 0.5 for vectors)."""
+    epsilon_probabilities: tuple[float, ...] | None = None
+    """Q methods: probability of each of --epsilon-final (default: 1 for images, 0.4 0.3 0.3 for vectors)."""
     epsilon_anneal_frames: int | None = None
     """Q methods: frames until the final epsilon is reached (default: 4M, at most a tenth of the run)."""
     target_interval: int | None = None
@@ -163,15 +164,16 @@ class TrainConfig:
         self._check_combinations()
 
     def _check_epsilons(self) -> None:
-        if len(self.epsilon_final) != len(self.epsilon_probabilities):
+        finals, probabilities = self.epsilon_final, self.epsilon_probabilities
+        if finals is not None and any(not 0 <= epsilon <= 1 for epsilon in finals):
+            raise UsageError(f"--epsilon-final {finals} must lie between 0 and 1")
+        if probabilities is not None and (any(p < 0 for p in probabilities) or not abs(sum(probabilities) - 1) < 1e-6):
+            raise UsageError(f"--epsilon-probabilities {probabilities} must be positive and add up to 1")
+        if finals is not None and probabilities is not None and len(finals) != len(probabilities):
             raise UsageError(
-                f"--epsilon-final has {len(self.epsilon_final)} values and --epsilon-probabilities "
-                f"{len(self.epsilon_probabilities)}; give one probability for each epsilon"
+                f"--epsilon-final has {len(finals)} values and --epsilon-probabilities "
+                f"{len(probabilities)}; give one probability for each epsilon"
             )
-        if any(not 0 <= epsilon <= 1 for epsilon in self.epsilon_final):
-            raise UsageError(f"--epsilon-final {self.epsilon_final} must lie between 0 and 1")
-        if any(p < 0 for p in self.epsilon_probabilities) or not abs(sum(self.epsilon_probabilities) - 1) < 1e-6:
-            raise UsageError(f"--epsilon-probabilities {self.epsilon_probabilities} must be positive and add up to 1")
 
     def _check_combinations(self) -> None:
         if self.method == "a3c" and self.target_interval:
@@ -223,8 +225,22 @@ class TrainConfig:
 
 
 SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
-    "image": {"network": "a3c", "frame_stack": 4, "reward_clip": 1.0, "envs_per_process": 16},
-    "vector": {"network": "mlp", "frame_stack": 1, "reward_clip": 0.0, "envs_per_process": 8},
+    "image": {
+        "network": "a3c",
+        "frame_stack": 4,
+        "reward_clip": 1.0,
+        "envs_per_process": 16,
+        "epsilon_final": (0.01,),
+        "epsilon_probabilities": (1.0,),
+    },
+    "vector": {
+        "network": "mlp",
+        "frame_stack": 1,
+        "reward_clip": 0.0,
+        "envs_per_process": 8,
+        "epsilon_final": (0.1, 0.01, 0.5),
+        "epsilon_probabilities": (0.4, 0.3, 0.3),
+    },
 }
 
 _A3C = {

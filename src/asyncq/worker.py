@@ -55,6 +55,7 @@ class Worker:
     def __init__(self, task: WorkerTask, sequence: np.random.SeedSequence) -> None:
         config, spec = task.config, task.spec
         assert config.envs_per_process and config.n_step and config.network
+        assert config.epsilon_final and config.epsilon_probabilities
         self.task = task
         self.steps, self.envs = config.n_step, config.envs_per_process
         self.env = make_env(spec, self.envs)
