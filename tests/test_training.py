@@ -13,7 +13,7 @@ import h5py
 import pytest
 
 from asyncq.storage.weights_file import load_weights
-from asyncq.training import Signals
+from asyncq.training import SAME_REQUEST_SECONDS, Signals
 
 
 def asyncq(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -127,6 +127,19 @@ def test_signal_stops_in_order(number: signal.Signals, tmp_path: Path) -> None:
     assert_nothing_left(process.pid, seconds=2)
 
 
+def test_interrupt_before_anyone_plays_stops_in_order(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = start("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir)
+    while not any(is_ours(pid) for pid in members_of_group(process.pid)):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert json.loads((run_dir / "summary.json").read_text())["outcome"].startswith("stopped")
+    assert_nothing_left(process.pid, seconds=2)
+
+
 def test_second_interrupt_stops_at_once(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = start("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir, "--report-interval", 0.5)
@@ -183,5 +196,11 @@ def test_signals_are_counted_and_handlers_restored() -> None:
     with Signals() as signals:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)  # the same request, once more to the whole group
+        time.sleep(0.01)
         assert (signals.received, signals.last) == (1, signal.SIGINT)
+        time.sleep(SAME_REQUEST_SECONDS)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert signals.received == 2
     assert signal.getsignal(signal.SIGINT) is before

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -30,6 +31,10 @@ CHILD_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",
 }
 WORKER_ENVIRONMENT = {**CHILD_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+"""They reach the whole process group, but the main process decides: children begin, and stay, with them blocked."""
 
 
 class RunFailed(Exception):
@@ -52,7 +57,12 @@ class Supervisor:
 
     def _start(self, name: str, run: Callable[[Any], None], task: object) -> BaseProcess:
         process = self._context.Process(target=_child_main, args=(run, task), name=f"asyncq-{name}", daemon=True)
-        process.start()
+        resource_tracker.ensure_running()  # or the first start would start it, which lifts the block
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return process
 
     def watch(self) -> None:
@@ -90,8 +100,6 @@ class Supervisor:
 
 
 def _child_main(run: Callable[[Any], None], task: object) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the main process decides
-        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         run(task)

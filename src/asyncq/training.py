@@ -135,12 +135,17 @@ def prepare_run_dir(config: TrainConfig) -> Path:
     return run_dir
 
 
+SAME_REQUEST_SECONDS = 0.3
+"""Whoever signals a process and then its group means one stop, not two."""
+
+
 class Signals:
     """Counts SIGINT and SIGTERM instead of dying of them, while it is entered."""
 
     def __init__(self) -> None:
         self.received = 0
         self.last = 0
+        self._when = float("-inf")
 
     def __enter__(self) -> Signals:
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {
@@ -149,7 +154,10 @@ class Signals:
         return self
 
     def _count(self, number: int, frame: FrameType | None) -> None:
-        self.received += 1
+        now = time.monotonic()
+        if now - self._when > SAME_REQUEST_SECONDS:
+            self.received += 1
+        self._when = now
         self.last = number
 
     def __exit__(self, *error: object) -> None:
