@@ -37,6 +37,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"reward_clip": NAN}, "--reward-clip"),
     ({"target_interval": -1}, "--target-interval"),
     ({"entropy_coefficient": -0.1}, "--entropy-coefficient"),
+    ({"entropy_anneal_steps": 0}, "--entropy-anneal-steps"),
+    ({"entropy_coefficient": 0.01, "final_entropy_coefficient": 0.02}, "the bonus only falls"),
     ({"epsilon_anneal_frames": -1}, "--epsilon-anneal-frames"),
     ({"final_learning_rate": -1e-4}, "--final-learning-rate"),
     ({"seed": -1}, "--seed"),
@@ -119,6 +121,16 @@ def test_resolved_changes_nothing_that_was_given(method: str) -> None:
 def test_rewards_are_clipped_for_images_only() -> None:
     assert TrainConfig().resolved("image", 4).reward_clip == 1
     assert TrainConfig().resolved("vector", 1).reward_clip == 0
+
+
+def test_the_entropy_bonus_falls_linearly_and_then_stays() -> None:
+    config = TrainConfig(entropy_coefficient=0.5, final_entropy_coefficient=0.1, entropy_anneal_steps=1000)
+    assert [config.entropy_weight(steps) for steps in (0, 500, 1000, 9000)] == pytest.approx([0.5, 0.3, 0.1, 0.1])
+
+
+def test_an_entropy_coefficient_below_the_default_final_one_stays_what_it_is() -> None:
+    assert TrainConfig(entropy_coefficient=1e-4).resolved("image", 4).entropy_weight(10_000_000) == 1e-4
+    assert TrainConfig(entropy_coefficient=0.0).resolved("vector", 1).entropy_weight(0) == 0
 
 
 def test_epsilon_anneals_over_4_million_frames_or_a_tenth_of_a_shorter_run() -> None:

@@ -79,7 +79,11 @@ class TrainConfig:
     """Longest gradient (L2 norm of all parameters); 0 for no limit."""
 
     entropy_coefficient: Annotated[float | None, _alias("--beta")] = None
-    """a3c: weight of the entropy bonus."""
+    """a3c: weight of the entropy bonus at the start."""
+    final_entropy_coefficient: float | None = None
+    """a3c: its weight from --entropy-anneal-steps on (default: 0.001 for images, 0.01 for vectors)."""
+    entropy_anneal_steps: int = 1_500_000
+    """a3c: env steps over which the weight of the entropy bonus falls, linearly."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
     normalise_advantages: bool | None = None
@@ -142,12 +146,17 @@ class TrainConfig:
             _choice("--network", self.network, NETWORKS)
         if self.optimizer is not None:
             _choice("--optimizer", self.optimizer, OPTIMIZERS)
-        for name in ("processes", "total_steps", "queue_size", "publish_interval", "save_interval"):
+        for name in (
+            "processes", "total_steps", "queue_size", "publish_interval", "save_interval", "entropy_anneal_steps",
+        ):  # fmt: skip
             _at_least(name, getattr(self, name), 1)
         for name in ("envs_per_process", "n_step", "batch_size", "passes", "frame_stack", "frame_skip"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
-        for name in ("max_grad_norm", "reward_clip", "target_interval", "entropy_coefficient", "epsilon_anneal_frames"):
+        for name in (
+            "max_grad_norm", "reward_clip", "target_interval", "entropy_coefficient", "final_entropy_coefficient",
+            "epsilon_anneal_frames",
+        ):  # fmt: skip
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 0)
         for name in ("final_learning_rate", "seed", "optimizer_epsilon", "value_coefficient", "policy_clip"):
@@ -178,13 +187,24 @@ class TrainConfig:
     def _check_combinations(self) -> None:
         if self.method == "a3c" and self.target_interval:
             raise UsageError("--target-interval is for the Q methods; a3c has no target network, so leave it out")
-        if self.method != "a3c" and self.entropy_coefficient:
+        if self.method != "a3c" and (self.entropy_coefficient or self.final_entropy_coefficient):
             raise UsageError("--entropy-coefficient is for a3c; the Q methods explore with --epsilon-final instead")
         if self.learning_rate is not None and self.final_learning_rate > self.learning_rate:
             raise UsageError(
                 f"--final-learning-rate {self.final_learning_rate} is above --learning-rate {self.learning_rate}; "
                 "the step size only falls"
             )
+        if self.entropy_coefficient is not None and (self.final_entropy_coefficient or 0) > self.entropy_coefficient:
+            raise UsageError(
+                f"--final-entropy-coefficient {self.final_entropy_coefficient} is above --entropy-coefficient "
+                f"{self.entropy_coefficient}; the bonus only falls"
+            )
+
+    def entropy_weight(self, env_steps: int) -> float:
+        """Weight of the entropy bonus after `env_steps`: from the initial coefficient linearly to the final one."""
+        start, end = self.entropy_coefficient, self.final_entropy_coefficient
+        assert start is not None and end is not None
+        return end + (start - end) * max(0.0, 1 - env_steps / self.entropy_anneal_steps)
 
     @property
     def anneal_frames(self) -> int:
@@ -199,6 +219,9 @@ class TrainConfig:
         Raises UsageError where a default and a given value cannot work together.
         """
         defaults = {**SHARED_DEFAULTS[kind], **METHOD_DEFAULTS[self.method, kind], "frame_skip": frame_skip}
+        if self.entropy_coefficient is not None:
+            final = min(self.entropy_coefficient, defaults["final_entropy_coefficient"])
+            defaults["final_entropy_coefficient"] = final
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if kind == "vector" and self.network in ("a3c", "nature"):
             raise UsageError(f"--network {self.network} takes images, but {self.env} gives vectors; use --network mlp")
@@ -251,8 +274,8 @@ _A3C = {
     "optimizer": "adam",
 }
 _Q = {
-    "passes": 2, "entropy_coefficient": 0.0, "target_interval": 0, "layer_norm": True, "trace_lambda": 0.65,
-    "max_grad_norm": 10.0, "optimizer": "adam", "normalise_advantages": False,
+    "passes": 2, "entropy_coefficient": 0.0, "final_entropy_coefficient": 0.0, "normalise_advantages": False,
+    "target_interval": 0, "layer_norm": True, "trace_lambda": 0.65, "max_grad_norm": 10.0, "optimizer": "adam",
 }  # fmt: skip
 
 METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
@@ -260,7 +283,8 @@ METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         **_A3C,
         "n_step": 64,
         "batch_size": 256,
-        "learning_rate": 5e-4,
+        "learning_rate": 7e-4,
+        "final_entropy_coefficient": 0.001,
         "layer_norm": True,
         "trace_lambda": 0.9,
         "normalise_advantages": False,
@@ -270,6 +294,7 @@ METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "n_step": 16,
         "batch_size": 64,
         "learning_rate": 1e-3,
+        "final_entropy_coefficient": 0.01,
         "layer_norm": False,
         "trace_lambda": 0.95,
         "normalise_advantages": True,

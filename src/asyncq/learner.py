@@ -126,6 +126,7 @@ class Learner:
             discounts=gather("discounts"),
             mask=mask,
             behaviour_log_probs=gather("behaviour_log_probs"),
+            env_steps=self.env_steps,
         )
         self.task.queue.release()
         return batch

@@ -37,7 +37,7 @@ def loss(network: nn.Module, samples: Samples, config: TrainConfig) -> tuple[Ten
     policy_loss = -clipped_objective(log_ratios, samples.targets["advantages"], config.policy_clip).mean()
     value_loss = 0.5 * (samples.targets["values"] - values.float()).square().mean()
     entropy = -(log_probs.exp() * log_probs).sum(-1).mean()
-    total = policy_loss + config.value_coefficient * value_loss - (config.entropy_coefficient or 0) * entropy
+    total = policy_loss + config.value_coefficient * value_loss - config.entropy_weight(samples.env_steps) * entropy
     return total, {"policy": policy_loss.detach(), "value": value_loss.detach(), "entropy": entropy.detach()}
 
 

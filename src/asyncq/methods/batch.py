@@ -12,7 +12,10 @@ from asyncq.networks import Outputs
 
 
 class Batch(NamedTuple):
-    """Fragments side by side: `observations[T+1, E, S, ...]`, the rest `[T, E]`; rewards are scaled and clipped."""
+    """Fragments side by side: `observations[T+1, E, S, ...]`, the rest `[T, E]`; rewards are scaled and clipped.
+
+    `env_steps` is how far the run has come, for what changes with it.
+    """
 
     observations: Tensor
     actions: Tensor
@@ -20,6 +23,7 @@ class Batch(NamedTuple):
     discounts: Tensor
     mask: Tensor
     behaviour_log_probs: Tensor
+    env_steps: int = 0
 
 
 class Samples(NamedTuple):
@@ -28,6 +32,7 @@ class Samples(NamedTuple):
     observations: Tensor
     actions: Tensor
     targets: dict[str, Tensor]
+    env_steps: int = 0
 
 
 def outputs(network: nn.Module, observations: Tensor) -> Outputs:
@@ -50,7 +55,8 @@ def shuffled_samples(batch: Batch, targets: dict[str, Tensor], size: int) -> Ite
     observations, actions = batch.observations[:-1].flatten(0, 1), batch.actions.flatten()
     flat = {name: values.flatten() for name, values in targets.items()}
     for part in order.tensor_split(max(1, round(len(order) / size))):
-        yield Samples(_rows(observations, part), actions[part], {name: values[part] for name, values in flat.items()})
+        drawn = {name: values[part] for name, values in flat.items()}
+        yield Samples(_rows(observations, part), actions[part], drawn, batch.env_steps)
 
 
 def _rows(observations: Tensor, which: Tensor) -> Tensor:
