@@ -73,7 +73,7 @@ def log_softmax(logits: Numbers) -> Numbers:
 
 def by_hand(network: Linear, behind: Linear, batch: Batch, config: TrainConfig) -> tuple[Numbers, Numbers]:
     """The gradients of both weights of `network` in numpy, where `behind` made the targets."""
-    x, a, r, d, m, log_mu = (np.asarray(field.numpy(), np.float64) for field in batch[:6])
+    x, a, r, d, m, log_mu = (np.asarray(field.numpy(), np.float64) for field in batch if isinstance(field, Tensor))
     one_hot = np.eye(ACTIONS)[a.astype(int)]
 
     def linear(layer: nn.Linear) -> Numbers:

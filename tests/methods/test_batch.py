@@ -63,8 +63,8 @@ def numbered_batch(steps: int, envs: int) -> Batch:
     observations = table[:, :, None].repeat(1, 1, 3)
     mask = torch.ones(steps, envs)
     mask[1, 0] = 0
-    fields = [table[:-1].clone() for _ in range(5)]
-    return Batch(observations, *fields)._replace(mask=mask)
+    numbers = table[:-1]
+    return Batch(observations, numbers, numbers, numbers, mask, numbers, env_steps=7)
 
 
 @pytest.mark.parametrize(("envs", "size", "parts"), [(8, 13, 3), (8, 10, 4), (5, 1, 24), (8, 39, 1), (8, 1000, 1)])
@@ -73,6 +73,7 @@ def test_samples_hold_every_decision_once_with_all_that_belongs_to_it(envs: int,
     numbers = batch.actions.float()
     found = list(shuffled_samples(batch, {"values": numbers, "other": -numbers}, size))
     assert len(found) == parts
+    assert all(samples.env_steps == 7 for samples in found)
     sizes = [len(samples.actions) for samples in found]
     assert max(sizes) - min(sizes) <= 1
     for samples in found:
