@@ -1,5 +1,6 @@
 """The command line: what is wrong with the input is said in one line, with exit status 2."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,10 +37,14 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path) -> None:
         (["train", "--config", "absent.json"], "cannot be read"),
         (["train", "--no-such-flag", "3"], "--no-such-flag"),
         (["train", "--processes", "many"], "--processes"),
+        (["train", "--procceses", "2"], "perhaps you meant --processes INT"),
+        (["train", "--lr", "abc"], "'abc' is no FLOAT;"),
+        (["train", "--layer-norm", "maybe"], "invalid choice 'maybe'"),
         (["evaluate", "absent.h5"], "no weights file"),
         (["evaluate"], "weights file"),
         (["play", "absent.h5", "--record", "x.avi"], ".mp4 or .gif"),
         (["bake"], "no command"),
+        (["trian"], "did you mean train"),
     ],
 )
 def test_refusals_name_the_reason(arguments: list[str], said: str) -> None:
@@ -47,6 +52,11 @@ def test_refusals_name_the_reason(arguments: list[str], said: str) -> None:
         run(arguments)
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert re.fullmatch(r"asyncq \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
 def test_run_directory_is_never_overwritten(tmp_path: Path) -> None:

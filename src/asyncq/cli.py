@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import io
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,8 +53,13 @@ def run(arguments: Sequence[str]) -> int:
         print(USAGE + "\n\nasyncq COMMAND --help explains a command's flags.")
         return 0
     command, rest = arguments[0], list(arguments[1:])
+    if command == "--version":
+        print(f"asyncq {version('asyncq')}")
+        return 0
     if command not in COMMANDS:
-        raise UsageError(f"there is no command {command}; choose one of: {', '.join(COMMANDS)}")
+        near = difflib.get_close_matches(command, COMMANDS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"there is no command {command}; choose one of: {', '.join(COMMANDS)}{hint}")
     runners: dict[str, Callable[[list[str]], int]] = {"train": _train, "play": _play, "evaluate": _evaluate}
     return runners[command](rest)
 
@@ -77,9 +85,19 @@ def parse(kind: type[Config], command: str, arguments: list[str], default: Confi
     except SystemExit as end:
         if not end.code:
             raise
-        lines = [line.strip("│ ") for line in said.getvalue().splitlines()]
-        reason = " ".join(itertools.takewhile(lambda line: not line.startswith("─"), lines[1:]))
-        raise UsageError(f"{reason}; asyncq {command} --help lists the flags") from None
+        raise UsageError(f"{in_one_line(said.getvalue())}; asyncq {command} --help lists the flags") from None
+
+
+def in_one_line(box: str) -> str:
+    """What tyro's box of an error says: its first paragraph, without Python's types, and the flag it would suggest."""
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+    paragraph = " ".join(itertools.takewhile(lambda line: line and not line.startswith("─"), lines))
+    reason = re.sub(
+        r"no type matching (\{None\}\|)?(.+) could be instantiated from \[(.*)\]\.", r"\3 is no \2", paragraph
+    )
+    if "Perhaps you meant:" not in lines:
+        return reason
+    return f"{reason}; perhaps you meant {lines[lines.index('Perhaps you meant:') + 1]}"
 
 
 def read_config(path: str) -> TrainConfig:
