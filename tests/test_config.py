@@ -38,7 +38,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"target_interval": -1}, "--target-interval"),
     ({"entropy_coefficient": -0.1}, "--entropy-coefficient"),
     ({"entropy_anneal_steps": 0}, "--entropy-anneal-steps"),
-    ({"entropy_coefficient": 0.01, "final_entropy_coefficient": 0.02}, "the bonus only falls"),
+    ({"entropy_coefficient": 0.01, "final_entropy_coefficient": 0.02}, "it only falls"),
     ({"epsilon_anneal_frames": -1}, "--epsilon-anneal-frames"),
     ({"final_learning_rate": -1e-4}, "--final-learning-rate"),
     ({"seed": -1}, "--seed"),
@@ -125,12 +125,14 @@ def test_rewards_are_clipped_for_images_only() -> None:
 
 def test_the_entropy_bonus_falls_linearly_and_then_stays() -> None:
     config = TrainConfig(entropy_coefficient=0.5, final_entropy_coefficient=0.1, entropy_anneal_steps=1000)
-    assert [config.entropy_weight(steps) for steps in (0, 500, 1000, 9000)] == pytest.approx([0.5, 0.3, 0.1, 0.1])
+    assert [config.entropy_coefficient_at(steps) for steps in (0, 500, 1000, 9000)] == pytest.approx(
+        [0.5, 0.3, 0.1, 0.1]
+    )
 
 
 def test_an_entropy_coefficient_below_the_default_final_one_stays_what_it_is() -> None:
-    assert TrainConfig(entropy_coefficient=1e-4).resolved("image", 4).entropy_weight(10_000_000) == 1e-4
-    assert TrainConfig(entropy_coefficient=0.0).resolved("vector", 1).entropy_weight(0) == 0
+    assert TrainConfig(entropy_coefficient=1e-4).resolved("image", 4).entropy_coefficient_at(10_000_000) == 1e-4
+    assert TrainConfig(entropy_coefficient=0.0).resolved("vector", 1).entropy_coefficient_at(0) == 0
 
 
 def test_epsilon_anneals_over_4_million_frames_or_a_tenth_of_a_shorter_run() -> None:

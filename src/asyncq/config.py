@@ -68,9 +68,11 @@ class TrainConfig:
     trace_lambda: float | None = None
     """Mixes returns of all lengths, as in TD(lambda); 1 is the n-step return alone."""
     learning_rate: Annotated[float | None, _alias("--lr")] = None
-    """Initial step size; falls linearly to --final-learning-rate at --total-steps."""
-    final_learning_rate: float = 0.0
-    """Step size at the end of the run."""
+    """Initial step size; falls linearly to --final-learning-rate over --learning-rate-anneal-steps, then stays."""
+    final_learning_rate: float | None = None
+    """Last step size (default: 1e-4 for a3c on images, else 0)."""
+    learning_rate_anneal_steps: int | None = None
+    """Env steps over which the step size falls (default: 2M for a3c on images, else all)."""
     optimizer: str | None = None
     """rmsprop, adam or radam; its statistics are shared by all workers' experience."""
     optimizer_epsilon: float = 1e-5
@@ -82,7 +84,7 @@ class TrainConfig:
     """a3c: weight of the entropy bonus at the start."""
     final_entropy_coefficient: float | None = None
     """a3c: its weight from --entropy-anneal-steps on (default: 0.001 for images, 0.01 for vectors)."""
-    entropy_anneal_steps: int = 1_500_000
+    entropy_anneal_steps: int = 800_000
     """a3c: env steps over which the weight of the entropy bonus falls, linearly."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
@@ -150,16 +152,19 @@ class TrainConfig:
             "processes", "total_steps", "queue_size", "publish_interval", "save_interval", "entropy_anneal_steps",
         ):  # fmt: skip
             _at_least(name, getattr(self, name), 1)
-        for name in ("envs_per_process", "n_step", "batch_size", "passes", "frame_stack", "frame_skip"):
+        for name in (
+            "envs_per_process", "n_step", "batch_size", "passes", "frame_stack", "frame_skip",
+            "learning_rate_anneal_steps",
+        ):  # fmt: skip
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
         for name in (
             "max_grad_norm", "reward_clip", "target_interval", "entropy_coefficient", "final_entropy_coefficient",
-            "epsilon_anneal_frames",
+            "final_learning_rate", "epsilon_anneal_frames",
         ):  # fmt: skip
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 0)
-        for name in ("final_learning_rate", "seed", "optimizer_epsilon", "value_coefficient", "policy_clip"):
+        for name in ("seed", "optimizer_epsilon", "value_coefficient", "policy_clip"):
             _at_least(name, getattr(self, name), 0)
         for name in ("gamma", "trace_lambda", "epsilon_initial"):
             value = getattr(self, name)
@@ -189,22 +194,20 @@ class TrainConfig:
             raise UsageError("--target-interval is for the Q methods; a3c has no target network, so leave it out")
         if self.method != "a3c" and (self.entropy_coefficient or self.final_entropy_coefficient):
             raise UsageError("--entropy-coefficient is for a3c; the Q methods explore with --epsilon-final instead")
-        if self.learning_rate is not None and self.final_learning_rate > self.learning_rate:
-            raise UsageError(
-                f"--final-learning-rate {self.final_learning_rate} is above --learning-rate {self.learning_rate}; "
-                "the step size only falls"
-            )
-        if self.entropy_coefficient is not None and (self.final_entropy_coefficient or 0) > self.entropy_coefficient:
-            raise UsageError(
-                f"--final-entropy-coefficient {self.final_entropy_coefficient} is above --entropy-coefficient "
-                f"{self.entropy_coefficient}; the bonus only falls"
-            )
+        for name in ("learning_rate", "entropy_coefficient"):
+            start, end = getattr(self, name), getattr(self, f"final_{name}")
+            if start is not None and end is not None and end > start:
+                raise UsageError(f"{_flag(f'final_{name}')} {end} is above {_flag(name)} {start}; it only falls")
 
-    def entropy_weight(self, env_steps: int) -> float:
-        """Weight of the entropy bonus after `env_steps`: from the initial coefficient linearly to the final one."""
-        start, end = self.entropy_coefficient, self.final_entropy_coefficient
-        assert start is not None and end is not None
-        return end + (start - end) * max(0.0, 1 - env_steps / self.entropy_anneal_steps)
+    def learning_rate_at(self, env_steps: int) -> float:
+        """Step size after `env_steps`."""
+        return _falling(
+            self.learning_rate, self.final_learning_rate, env_steps, self.learning_rate_anneal_steps or self.total_steps
+        )
+
+    def entropy_coefficient_at(self, env_steps: int) -> float:
+        """Weight of the entropy bonus after `env_steps`."""
+        return _falling(self.entropy_coefficient, self.final_entropy_coefficient, env_steps, self.entropy_anneal_steps)
 
     @property
     def anneal_frames(self) -> int:
@@ -219,9 +222,11 @@ class TrainConfig:
         Raises UsageError where a default and a given value cannot work together.
         """
         defaults = {**SHARED_DEFAULTS[kind], **METHOD_DEFAULTS[self.method, kind], "frame_skip": frame_skip}
-        if self.entropy_coefficient is not None:
-            final = min(self.entropy_coefficient, defaults["final_entropy_coefficient"])
-            defaults["final_entropy_coefficient"] = final
+        for name in ("learning_rate", "entropy_coefficient"):  # one that is given may lie below its default end
+            if getattr(self, name) is not None:
+                defaults[f"final_{name}"] = min(getattr(self, name), defaults[f"final_{name}"])
+        anneal_steps = min(defaults.get("learning_rate_anneal_steps", self.total_steps), self.total_steps)
+        defaults["learning_rate_anneal_steps"] = anneal_steps
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if kind == "vector" and self.network in ("a3c", "nature"):
             raise UsageError(f"--network {self.network} takes images, but {self.env} gives vectors; use --network mlp")
@@ -274,8 +279,9 @@ _A3C = {
     "optimizer": "adam",
 }
 _Q = {
-    "passes": 2, "entropy_coefficient": 0.0, "final_entropy_coefficient": 0.0, "normalise_advantages": False,
-    "target_interval": 0, "layer_norm": True, "trace_lambda": 0.65, "max_grad_norm": 10.0, "optimizer": "adam",
+    "passes": 2, "final_learning_rate": 0.0, "entropy_coefficient": 0.0, "final_entropy_coefficient": 0.0,
+    "normalise_advantages": False, "target_interval": 0, "layer_norm": True, "trace_lambda": 0.65,
+    "max_grad_norm": 10.0, "optimizer": "adam",
 }  # fmt: skip
 
 METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
@@ -284,9 +290,11 @@ METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "n_step": 64,
         "batch_size": 256,
         "learning_rate": 7e-4,
+        "final_learning_rate": 1e-4,
+        "learning_rate_anneal_steps": 2_000_000,
         "final_entropy_coefficient": 0.001,
         "layer_norm": True,
-        "trace_lambda": 0.9,
+        "trace_lambda": 0.8,
         "normalise_advantages": False,
     },
     ("a3c", "vector"): {
@@ -294,6 +302,7 @@ METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "n_step": 16,
         "batch_size": 64,
         "learning_rate": 1e-3,
+        "final_learning_rate": 0.0,
         "final_entropy_coefficient": 0.01,
         "layer_norm": False,
         "trace_lambda": 0.95,
@@ -308,6 +317,12 @@ METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _falling(start: float | None, end: float | None, step: int, steps: int) -> float:
+    """From `start` linearly to `end` in `steps`, then `end`."""
+    assert start is not None and end is not None
+    return end + (start - end) * max(0.0, 1 - step / steps)
 
 
 def _choice(flag: str, value: str, known: Iterable[str]) -> None:

@@ -168,9 +168,7 @@ class Learner:
         self.task.board.publish(self.weights.cpu().numpy(), Snapshot(self.updates, self.env_steps))
 
     def _set_learning_rate(self) -> None:
-        start, end = self.config.learning_rate, self.config.final_learning_rate
-        assert start is not None
-        self.learning_rate = end + (start - end) * max(0.0, 1 - self.env_steps / self.config.total_steps)
+        self.learning_rate = self.config.learning_rate_at(self.env_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
 

@@ -37,7 +37,8 @@ def loss(network: nn.Module, samples: Samples, config: TrainConfig) -> tuple[Ten
     policy_loss = -clipped_objective(log_ratios, samples.targets["advantages"], config.policy_clip).mean()
     value_loss = 0.5 * (samples.targets["values"] - values.float()).square().mean()
     entropy = -(log_probs.exp() * log_probs).sum(-1).mean()
-    total = policy_loss + config.value_coefficient * value_loss - config.entropy_weight(samples.env_steps) * entropy
+    bonus = config.entropy_coefficient_at(samples.env_steps) * entropy
+    total = policy_loss + config.value_coefficient * value_loss - bonus
     return total, {"policy": policy_loss.detach(), "value": value_loss.detach(), "entropy": entropy.detach()}
 
 
