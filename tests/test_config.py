@@ -91,7 +91,9 @@ def test_what_cannot_work_with_the_observations_is_refused(settings: dict[str, A
 def test_resolved_fills_in_everything_but_what_has_a_meaning_when_open(method: str, kind: str) -> None:
     config = TrainConfig(method=method).resolved(kind, 4)
     open_fields = {field.name for field in dataclasses.fields(config) if getattr(config, field.name) is None}
-    assert open_fields == {"target_return", "run_dir", "epsilon_anneal_frames"}
+    assert open_fields == {"target_return", "run_dir", "epsilon_anneal_frames"} | (
+        {"learning_rate_anneal_steps"} if (method, kind) != ("a3c", "image") else set()
+    )
     assert config.frame_skip == 4
     assert config.resolved(kind, 4) == config
 
@@ -135,8 +137,17 @@ def test_an_entropy_coefficient_below_the_default_final_one_stays_what_it_is() -
     assert TrainConfig(entropy_coefficient=0.0).resolved("vector", 1).entropy_coefficient_at(0) == 0
 
 
-def test_epsilon_anneals_over_4_million_frames_or_a_tenth_of_a_shorter_run() -> None:
-    assert TrainConfig(total_steps=100_000_000).resolved("image", 4).anneal_frames == 4_000_000
+def test_the_step_size_falls_over_the_run_at_most() -> None:
+    for config in (
+        TrainConfig(learning_rate=0.5, final_learning_rate=0.1, total_steps=100),
+        TrainConfig(learning_rate=0.5, final_learning_rate=0.1, total_steps=100, learning_rate_anneal_steps=900),
+        TrainConfig(learning_rate=0.5, final_learning_rate=0.1, total_steps=900, learning_rate_anneal_steps=100),
+    ):
+        assert [config.learning_rate_at(steps) for steps in (0, 50, 100, 120)] == pytest.approx([0.5, 0.3, 0.1, 0.1])
+
+
+def test_epsilon_anneals_over_1_million_frames_or_a_tenth_of_a_shorter_run() -> None:
+    assert TrainConfig(total_steps=100_000_000).resolved("image", 4).anneal_frames == 1_000_000
     assert TrainConfig(total_steps=1_000_000).resolved("image", 4).anneal_frames == 400_000
     assert TrainConfig(epsilon_anneal_frames=0).resolved("image", 4).anneal_frames == 0
 

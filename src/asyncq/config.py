@@ -75,8 +75,8 @@ class TrainConfig:
     """Env steps over which the step size falls (default: 2M for a3c on images, else all)."""
     optimizer: str | None = None
     """rmsprop, adam or radam; its statistics are shared by all workers' experience."""
-    optimizer_epsilon: float = 1e-5
-    """Added to the optimizer's denominator."""
+    optimizer_epsilon: float | None = None
+    """Added to the optimizer's denominator (default: 1e-8 for the Q methods on images, else 1e-5)."""
     max_grad_norm: float | None = None
     """Longest gradient (L2 norm of all parameters); 0 for no limit."""
 
@@ -103,7 +103,7 @@ class TrainConfig:
     epsilon_probabilities: tuple[float, ...] | None = None
     """Q methods: probability of each of --epsilon-final (default: 1 for images, 0.4 0.3 0.3 for vectors)."""
     epsilon_anneal_frames: int | None = None
-    """Q methods: frames until the final epsilon is reached (default: 4M, at most a tenth of the run)."""
+    """Q methods: frames until the final epsilon is reached (default: 1M, at most a tenth of the run; the paper: 4M)."""
     target_interval: int | None = None
     """Q methods: env steps between copies into the target network; 0 for none: the newest weights are the target."""
 
@@ -160,11 +160,11 @@ class TrainConfig:
                 _at_least(name, getattr(self, name), 1)
         for name in (
             "max_grad_norm", "reward_clip", "target_interval", "entropy_coefficient", "final_entropy_coefficient",
-            "final_learning_rate", "epsilon_anneal_frames",
+            "final_learning_rate", "optimizer_epsilon", "epsilon_anneal_frames",
         ):  # fmt: skip
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 0)
-        for name in ("seed", "optimizer_epsilon", "value_coefficient", "policy_clip"):
+        for name in ("seed", "value_coefficient", "policy_clip"):
             _at_least(name, getattr(self, name), 0)
         for name in ("gamma", "trace_lambda", "epsilon_initial"):
             value = getattr(self, name)
@@ -201,9 +201,8 @@ class TrainConfig:
 
     def learning_rate_at(self, env_steps: int) -> float:
         """Step size after `env_steps`."""
-        return _falling(
-            self.learning_rate, self.final_learning_rate, env_steps, self.learning_rate_anneal_steps or self.total_steps
-        )
+        steps = min(self.learning_rate_anneal_steps or self.total_steps, self.total_steps)
+        return _falling(self.learning_rate, self.final_learning_rate, env_steps, steps)
 
     def entropy_coefficient_at(self, env_steps: int) -> float:
         """Weight of the entropy bonus after `env_steps`."""
@@ -211,10 +210,10 @@ class TrainConfig:
 
     @property
     def anneal_frames(self) -> int:
-        """Frames until the final epsilon: 4M as in the paper, in shorter runs a tenth of the run."""
+        """Frames until the final epsilon: 1M, in short runs a tenth of the run."""
         if self.epsilon_anneal_frames is not None:
             return self.epsilon_anneal_frames
-        return min(4_000_000, self.total_steps * (self.frame_skip or 1) // 10)
+        return min(1_000_000, self.total_steps * (self.frame_skip or 1) // 10)
 
     def resolved(self, kind: str, frame_skip: int) -> TrainConfig:
         """Fill every open field for observations of `kind` "image" or "vector" and the environment's frame skip.
@@ -225,8 +224,6 @@ class TrainConfig:
         for name in ("learning_rate", "entropy_coefficient"):  # one that is given may lie below its default end
             if getattr(self, name) is not None:
                 defaults[f"final_{name}"] = min(getattr(self, name), defaults[f"final_{name}"])
-        anneal_steps = min(defaults.get("learning_rate_anneal_steps", self.total_steps), self.total_steps)
-        defaults["learning_rate_anneal_steps"] = anneal_steps
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if kind == "vector" and self.network in ("a3c", "nature"):
             raise UsageError(f"--network {self.network} takes images, but {self.env} gives vectors; use --network mlp")
@@ -277,11 +274,12 @@ _A3C = {
     "target_interval": 0,
     "max_grad_norm": 0.5,
     "optimizer": "adam",
+    "optimizer_epsilon": 1e-5,
 }
 _Q = {
     "passes": 2, "final_learning_rate": 0.0, "entropy_coefficient": 0.0, "final_entropy_coefficient": 0.0,
     "normalise_advantages": False, "target_interval": 0, "layer_norm": True, "trace_lambda": 0.65,
-    "max_grad_norm": 10.0, "optimizer": "adam",
+    "max_grad_norm": 10.0, "optimizer": "adam", "optimizer_epsilon": 1e-5,
 }  # fmt: skip
 
 METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
@@ -308,9 +306,22 @@ METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "trace_lambda": 0.95,
         "normalise_advantages": True,
     },
-    ("n-step-q", "image"): {**_Q, "n_step": 32, "batch_size": 128, "learning_rate": 5e-4},
+    ("n-step-q", "image"): {
+        **_Q,
+        "n_step": 32,
+        "batch_size": 128,
+        "learning_rate": 5e-4,
+        "optimizer_epsilon": 1e-8,
+    },
     ("n-step-q", "vector"): {**_Q, "n_step": 16, "batch_size": 64, "learning_rate": 1e-3, "trace_lambda": 0.9},
-    ("one-step-q", "image"): {**_Q, "n_step": 16, "batch_size": 128, "learning_rate": 5e-4, "target_interval": 10_000},
+    ("one-step-q", "image"): {
+        **_Q,
+        "n_step": 16,
+        "batch_size": 128,
+        "learning_rate": 5e-4,
+        "optimizer_epsilon": 1e-8,
+        "target_interval": 10_000,
+    },
     ("one-step-q", "vector"): {**_Q, "n_step": 8, "batch_size": 64, "learning_rate": 1e-3, "target_interval": 500},
 }
 
