@@ -28,6 +28,18 @@ def _alias(*names: str) -> Any:
     return tyro.conf.arg(aliases=list(names))
 
 
+def _open(kind: str) -> Any:
+    """Help for a setting that may stay open, whose own text says who then chooses."""
+    return tyro.conf.arg(metavar=kind, help_behavior_hint="")
+
+
+OpenInt = Annotated[int | None, _open("INT")]
+OpenFloat = Annotated[float | None, _open("FLOAT")]
+OpenFloats = Annotated[tuple[float, ...] | None, _open("FLOAT [FLOAT ...]")]
+OpenBool = Annotated[bool | None, _open("{True,False}")]
+OpenStr = Annotated[str | None, _open("STR")]
+
+
 def usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -46,49 +58,50 @@ class TrainConfig:
     """Modules that register third-party environments; imported in every process."""
     processes: int = dataclasses.field(default_factory=usable_cores)
     """Worker processes; one a core unless said otherwise."""
-    envs_per_process: int | None = None
-    """Environments that each worker steps together."""
+    envs_per_process: OpenInt = None
+    """Environments that each worker steps together (default: 16 for images, 8 for vectors)."""
     total_steps: int = 10_000_000
     """Env steps (agent decisions) to train for."""
-    target_return: float | None = None
-    """Stop early once the mean raw return of the last 100 training episodes reaches this."""
+    target_return: OpenFloat = None
+    """Stop early once the mean raw return of the last 100 training episodes reaches this (default: never)."""
     seed: int = 1
     """Seed of environments, weights and exploration."""
-    run_dir: str | None = None
+    run_dir: OpenStr = None
     """Directory of this run (default: runs/<env>__<method>__<seed>__<time>)."""
 
-    n_step: int | None = None
-    """Env steps in a row in a fragment: the longest return is this long (the paper's t_max)."""
-    batch_size: int | None = None
-    """Env steps an update learns from."""
-    passes: int | None = None
-    """Times that each fragment is learned from."""
+    n_step: OpenInt = None
+    """Env steps in a row in a fragment: the longest return is this long (the paper's t_max) (default: by method)."""
+    batch_size: OpenInt = None
+    """Env steps an update learns from (default: by method)."""
+    passes: OpenInt = None
+    """Times that each fragment is learned from (default: by method)."""
     gamma: float = 0.99
     """Discount of future rewards, per env step."""
-    trace_lambda: float | None = None
-    """Mixes returns of all lengths, as in TD(lambda); 1 is the n-step return alone."""
-    learning_rate: Annotated[float | None, _alias("--lr")] = None
-    """Initial step size; falls linearly to --final-learning-rate over --learning-rate-anneal-steps, then stays."""
-    final_learning_rate: float | None = None
+    trace_lambda: OpenFloat = None
+    """Mixes returns of all lengths, as in TD(lambda); 1 is the n-step return alone (default: by method)."""
+    learning_rate: Annotated[OpenFloat, _alias("--lr")] = None
+    """Initial step size; falls linearly to --final-learning-rate over --learning-rate-anneal-steps (default: by
+    method)."""
+    final_learning_rate: OpenFloat = None
     """Last step size (default: 1e-4 for a3c on images, else 0)."""
-    learning_rate_anneal_steps: int | None = None
+    learning_rate_anneal_steps: OpenInt = None
     """Env steps over which the step size falls (default: 2M for a3c on images, else all)."""
-    optimizer: str | None = None
-    """rmsprop, adam or radam; its statistics are shared by all workers' experience."""
-    optimizer_epsilon: float | None = None
+    optimizer: OpenStr = None
+    """rmsprop, adam or radam; its statistics are shared by all workers' experience (default: by method)."""
+    optimizer_epsilon: OpenFloat = None
     """Added to the optimizer's denominator (default: 1e-8 for the Q methods on images, else 1e-5)."""
-    max_grad_norm: float | None = None
-    """Longest gradient (L2 norm of all parameters); 0 for no limit."""
+    max_grad_norm: OpenFloat = None
+    """Longest gradient (L2 norm of all parameters); 0 for no limit (default: by method)."""
 
-    entropy_coefficient: Annotated[float | None, _alias("--beta")] = None
-    """a3c: weight of the entropy bonus at the start."""
-    final_entropy_coefficient: float | None = None
+    entropy_coefficient: Annotated[OpenFloat, _alias("--beta")] = None
+    """a3c: weight of the entropy bonus at the start (default: 0.01)."""
+    final_entropy_coefficient: OpenFloat = None
     """a3c: its weight from --entropy-anneal-steps on (default: 0.001 for images, 0.01 for vectors)."""
     entropy_anneal_steps: int = 800_000
     """a3c: env steps over which the weight of the entropy bonus falls, linearly."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
-    normalise_advantages: bool | None = None
+    normalise_advantages: OpenBool = None
     """a3c: scale the advantages of each batch to mean 0 and standard deviation 1 (default: for vectors)."""
     policy_clip: float = 0.2
     """a3c: how far an update may move the policy, as in PPO, before a step stops counting; 0 for no limit."""
@@ -97,15 +110,16 @@ class TrainConfig:
 
     epsilon_initial: float = 1.0
     """Q methods: share of random actions at the start."""
-    epsilon_final: tuple[float, ...] | None = None
+    epsilon_final: OpenFloats = None
     """Q methods: final shares of random actions; each environment samples one of them (default: 0.01 for images, the
     paper's 0.1 0.01 0.5 for vectors)."""
-    epsilon_probabilities: tuple[float, ...] | None = None
+    epsilon_probabilities: OpenFloats = None
     """Q methods: probability of each of --epsilon-final (default: 1 for images, 0.4 0.3 0.3 for vectors)."""
-    epsilon_anneal_frames: int | None = None
+    epsilon_anneal_frames: OpenInt = None
     """Q methods: frames until the final epsilon is reached (default: 1M, at most a tenth of the run; the paper: 4M)."""
-    target_interval: int | None = None
-    """Q methods: env steps between copies into the target network; 0 for none: the newest weights are the target."""
+    target_interval: OpenInt = None
+    """Q methods: env steps between copies into the target network; 0 for none: the newest weights are the target
+    (default: by method)."""
 
     queue_size: int = 1
     """Fragments that each worker's lane of the queue holds; the bound on how stale experience can be."""
@@ -113,18 +127,18 @@ class TrainConfig:
     """Updates between broadcasts of the weights to the workers."""
     reward_scale: float = 1.0
     """Multiplies rewards before they are clipped and learned from; reported returns stay raw."""
-    reward_clip: float | None = None
+    reward_clip: OpenFloat = None
     """Largest absolute reward learned from; 0 for no limit (default: 1 for images, none for vectors)."""
     life_loss_ends: bool = False
     """Atari: learn as if losing a life ended the episode; play and report full games all the same."""
 
-    network: str | None = None
+    network: OpenStr = None
     """a3c (the paper's), nature or mlp (default: a3c for images, mlp for vectors)."""
-    layer_norm: bool | None = None
+    layer_norm: OpenBool = None
     """Normalise the activations of every hidden layer (default: not for a3c on vectors)."""
-    frame_stack: int | None = None
+    frame_stack: OpenInt = None
     """Newest frames in one observation (default: 4 for images, 1 for vectors)."""
-    frame_skip: int | None = None
+    frame_skip: OpenInt = None
     """Frames that each action lasts (default: 4 for Atari, else 1)."""
 
     device: str = "auto"

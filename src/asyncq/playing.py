@@ -18,7 +18,7 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from asyncq.config import TrainConfig, usable_cores
+from asyncq.config import OpenFloat, OpenStr, TrainConfig, usable_cores
 from asyncq.envs import EnvironmentSpec, describe, make_env, reset_with_seeds, same_task
 from asyncq.errors import UsageError
 from asyncq.methods import METHODS
@@ -36,11 +36,11 @@ PARALLEL_GAMES = 50
 class AgentConfig:
     """What `play` and `evaluate` have in common."""
 
-    path: tyro.conf.Positional[str | None] = None
+    path: tyro.conf.Positional[OpenStr] = None
     """Weights file (.h5)."""
-    weights: str | None = None
+    weights: OpenStr = None
     """The same, as a flag."""
-    env: Annotated[str | None, tyro.conf.arg(aliases=["--game"])] = None
+    env: Annotated[OpenStr, tyro.conf.arg(aliases=["--game"])] = None
     """Another id of the same task, say with other sticky actions (default: the one trained on)."""
     imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
     """Modules that register third-party environments."""
@@ -85,9 +85,9 @@ class PlayConfig(AgentConfig):
 
     episodes: int = 1
     """Games to play."""
-    record: str | None = None
+    record: OpenStr = None
     """Write a video to this .mp4 or .gif file instead of opening a window."""
-    fps: float | None = None
+    fps: OpenFloat = None
     """Pictures a second (default: the game's own speed)."""
 
     def __post_init__(self) -> None:
