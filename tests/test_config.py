@@ -125,11 +125,13 @@ def test_rewards_are_clipped_for_images_only() -> None:
     assert TrainConfig().resolved("vector", 1).reward_clip == 0
 
 
-def test_the_entropy_bonus_falls_linearly_and_then_stays() -> None:
-    config = TrainConfig(entropy_coefficient=0.5, final_entropy_coefficient=0.1, entropy_anneal_steps=1000)
-    assert [config.entropy_coefficient_at(steps) for steps in (0, 500, 1000, 9000)] == pytest.approx(
-        [0.5, 0.3, 0.1, 0.1]
-    )
+def test_the_entropy_bonus_falls_linearly_over_the_run_at_most_and_then_stays() -> None:
+    for total, anneal in ((10_000, 1000), (1000, 10_000)):
+        config = TrainConfig(
+            entropy_coefficient=0.5, final_entropy_coefficient=0.1, entropy_anneal_steps=anneal, total_steps=total
+        )
+        bonuses = [config.entropy_coefficient_at(steps) for steps in (0, 500, 1000, 9000)]
+        assert bonuses == pytest.approx([0.5, 0.3, 0.1, 0.1])
 
 
 def test_an_entropy_coefficient_below_the_default_final_one_stays_what_it_is() -> None:

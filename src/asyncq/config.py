@@ -98,7 +98,7 @@ class TrainConfig:
     final_entropy_coefficient: OpenFloat = None
     """a3c: its weight from --entropy-anneal-steps on (default: 0.001 for images, 0.01 for vectors)."""
     entropy_anneal_steps: int = 3_000_000
-    """a3c: env steps over which the weight of the entropy bonus falls, linearly."""
+    """a3c: env steps over which the weight of the entropy bonus falls, linearly; at most all."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
     normalise_advantages: OpenBool = None
@@ -215,12 +215,18 @@ class TrainConfig:
 
     def learning_rate_at(self, env_steps: int) -> float:
         """Step size after `env_steps`."""
-        steps = min(self.learning_rate_anneal_steps or self.total_steps, self.total_steps)
-        return _falling(self.learning_rate, self.final_learning_rate, env_steps, steps)
+        steps = self.learning_rate_anneal_steps or self.total_steps
+        return self._falling(self.learning_rate, self.final_learning_rate, env_steps, steps)
 
     def entropy_coefficient_at(self, env_steps: int) -> float:
         """Weight of the entropy bonus after `env_steps`."""
-        return _falling(self.entropy_coefficient, self.final_entropy_coefficient, env_steps, self.entropy_anneal_steps)
+        steps = self.entropy_anneal_steps
+        return self._falling(self.entropy_coefficient, self.final_entropy_coefficient, env_steps, steps)
+
+    def _falling(self, start: float | None, end: float | None, env_steps: int, steps: int) -> float:
+        """From `start` linearly to `end` in `steps`, or in the whole run if that is shorter; then `end`."""
+        assert start is not None and end is not None
+        return end + (start - end) * max(0.0, 1 - env_steps / min(steps, self.total_steps))
 
     @property
     def anneal_frames(self) -> int:
@@ -342,12 +348,6 @@ METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _falling(start: float | None, end: float | None, step: int, steps: int) -> float:
-    """From `start` linearly to `end` in `steps`, then `end`."""
-    assert start is not None and end is not None
-    return end + (start - end) * max(0.0, 1 - step / steps)
 
 
 def _choice(flag: str, value: str, known: Iterable[str]) -> None:

@@ -56,6 +56,8 @@ def save_weights(
 
 def load_weights(path: Path) -> WeightsFile:
     """Read a weights file. Raises UsageError if it is absent, damaged, or of another kind."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory; give the weights file in it, such as {path / 'best.h5'}")
     if not path.is_file():
         raise UsageError(f"there is no weights file {path}")
     try:
