@@ -83,9 +83,9 @@ class TrainConfig:
     """Initial step size; falls linearly to --final-learning-rate over --learning-rate-anneal-steps (default: by
     method)."""
     final_learning_rate: OpenFloat = None
-    """Last step size (default: 5e-5 for a3c on images, else 0)."""
+    """Last step size (default: 1e-4 for a3c on images, else 0)."""
     learning_rate_anneal_steps: OpenInt = None
-    """Env steps over which the step size falls (default: 6M for a3c on images, else all)."""
+    """Env steps over which the step size falls (default: 4M for a3c on images, else all)."""
     optimizer: OpenStr = None
     """rmsprop, adam or radam; its statistics are shared by all workers' experience (default: by method)."""
     optimizer_epsilon: OpenFloat = None
@@ -97,7 +97,7 @@ class TrainConfig:
     """a3c: weight of the entropy bonus at the start (default: 0.01)."""
     final_entropy_coefficient: OpenFloat = None
     """a3c: its weight from --entropy-anneal-steps on (default: 0.001 for images, 0.01 for vectors)."""
-    entropy_anneal_steps: int = 4_000_000
+    entropy_anneal_steps: int = 3_000_000
     """a3c: env steps over which the weight of the entropy bonus falls, linearly; at most all."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
@@ -308,8 +308,8 @@ METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "n_step": 64,
         "batch_size": 256,
         "learning_rate": 7e-4,
-        "final_learning_rate": 5e-5,
-        "learning_rate_anneal_steps": 6_000_000,
+        "final_learning_rate": 1e-4,
+        "learning_rate_anneal_steps": 4_000_000,
         "final_entropy_coefficient": 0.001,
         "layer_norm": True,
         "trace_lambda": 0.9,
