@@ -31,6 +31,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 0}, "--batch-size"),
     ({"passes": 0}, "--passes"),
     ({"frame_stack": 0}, "--frame-stack"),
+    ({"frame_size": 0}, "--frame-size"),
     ({"frame_skip": 0}, "--frame-skip"),
     ({"max_grad_norm": -1.0}, "--max-grad-norm"),
     ({"reward_clip": -1.0}, "--reward-clip"),
@@ -78,6 +79,7 @@ def test_what_cannot_work_is_refused_in_one_line_with_the_reason(settings: dict[
         ({"network": "a3c"}, "vector", "use --network mlp"),
         ({"network": "mlp"}, "image", "use --network a3c or nature"),
         ({"frame_stack": 4}, "vector", "--frame-stack 4 is for images"),
+        ({"frame_size": 42}, "vector", "--frame-size 42 is for images"),
         ({"final_learning_rate": 0.1}, "image", "--final-learning-rate 0.1 is above"),
     ],
 )
@@ -91,9 +93,9 @@ def test_what_cannot_work_with_the_observations_is_refused(settings: dict[str, A
 def test_resolved_fills_in_everything_but_what_has_a_meaning_when_open(method: str, kind: str) -> None:
     config = TrainConfig(method=method).resolved(kind, 4)
     open_fields = {field.name for field in dataclasses.fields(config) if getattr(config, field.name) is None}
-    assert open_fields == {"target_return", "run_dir", "epsilon_anneal_frames"} | (
-        {"learning_rate_anneal_steps"} if (method, kind) != ("a3c", "image") else set()
-    )
+    open_fields -= {"learning_rate_anneal_steps"} if (method, kind) != ("a3c", "image") else set()
+    open_fields -= {"frame_size"} if kind == "vector" else set()
+    assert open_fields == {"target_return", "run_dir", "epsilon_anneal_frames"}
     assert config.frame_skip == 4
     assert config.resolved(kind, 4) == config
 
@@ -118,6 +120,12 @@ def test_resolved_changes_nothing_that_was_given(method: str) -> None:
     }
     config = TrainConfig(**given).resolved("image", 4)
     assert {name: getattr(config, name) for name in given} == given
+
+
+@pytest.mark.parametrize(("network", "size"), [("a3c", 84), ("nature", 84), ("small", 42)])
+def test_frames_have_the_size_that_the_network_is_made_for(network: str, size: int) -> None:
+    assert TrainConfig(network=network).resolved("image", 4).frame_size == size
+    assert TrainConfig(network=network, frame_size=60).resolved("image", 4).frame_size == 60
 
 
 def test_rewards_are_clipped_for_images_only() -> None:

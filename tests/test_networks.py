@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from asyncq.errors import UsageError
 from asyncq.networks import ImageNorm, PolicyValueNetwork, QNetwork, make_network
 
 IMAGE, VECTOR = (4, 84, 84), (6,)
+NETWORKS = [("a3c", IMAGE), ("nature", IMAGE), ("small", (4, 42, 42)), ("a3c", (1, 84, 84)), ("mlp", VECTOR)]
 
 
 def size(network: nn.Module) -> int:
@@ -16,7 +18,7 @@ def size(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])
-@pytest.mark.parametrize(("name", "shape"), [("a3c", IMAGE), ("nature", IMAGE), ("a3c", (1, 84, 84)), ("mlp", VECTOR)])
+@pytest.mark.parametrize(("name", "shape"), NETWORKS)
 def test_both_kinds_of_heads_have_the_shapes_of_actions_and_batch(
     name: str, shape: tuple[int, ...], layer_norm: bool
 ) -> None:
@@ -38,6 +40,13 @@ def test_the_a3c_network_has_the_papers_size() -> None:
 def test_the_nature_network_has_the_papers_size() -> None:
     expected = (32 * 256 + 32) + (64 * 512 + 64) + (64 * 576 + 64) + (512 * 3136 + 512) + (6 * 512 + 6)
     assert size(make_network("nature", "q", IMAGE, 6, False)) == expected
+
+
+@pytest.mark.parametrize(("name", "least"), [("a3c", 20), ("nature", 36), ("small", 12)])
+def test_frames_that_a_network_cannot_take_are_refused(name: str, least: int) -> None:
+    make_network(name, "q", (4, least, least), 6, False)
+    with pytest.raises(UsageError, match="too small for this network; try --frame-size 84"):
+        make_network(name, "q", (4, least - 1, least - 1), 6, False)
 
 
 def test_layer_norm_normalises_every_hidden_layer() -> None:

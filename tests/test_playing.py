@@ -19,6 +19,7 @@ from asyncq.storage.weights_file import save_weights
 def untrained(path: Path, env_id: str, method: str = "a3c") -> Path:
     spec = describe(env_id)
     config = TrainConfig(env=env_id, method=method).resolved(spec.kind, spec.frame_skip)
+    spec = spec.resized(config.frame_size)
     torch.manual_seed(0)
     assert config.network
     network = make_network(

@@ -14,11 +14,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from asyncq.defaults import METHOD_DEFAULTS, SHARED_DEFAULTS
+from asyncq.defaults import METHOD_DEFAULTS, NETWORK_DEFAULTS, SHARED_DEFAULTS
 from asyncq.errors import UsageError
 
 METHODS = ("one-step-q", "n-step-q", "a3c")
-NETWORKS = ("a3c", "nature", "mlp")
 OPTIMIZERS = ("rmsprop", "adam", "radam")
 CORRECTIONS = ("vtrace", "none")
 DEVICES = ("auto", "cpu", "cuda")
@@ -134,11 +133,13 @@ class TrainConfig:
     """Atari: learn as if losing a life ended the episode; play and report full games all the same."""
 
     network: OpenStr = None
-    """a3c (the paper's), nature or mlp (default: a3c for images, mlp for vectors)."""
+    """a3c (the paper's), nature or small for images, mlp for vectors (default: by method)."""
     layer_norm: OpenBool = None
     """Normalise the activations of every hidden layer (default: not for a3c on vectors)."""
     frame_stack: OpenInt = None
     """Newest frames in one observation (default: 4 for images, 1 for vectors)."""
+    frame_size: OpenInt = None
+    """Side of the square frames that images are resized to, in pixels (default: 42 for the network small, else 84)."""
     frame_skip: OpenInt = None
     """Frames that each action lasts (default: 4 for Atari, else 1)."""
 
@@ -160,7 +161,7 @@ class TrainConfig:
         _choice("--device", self.device, DEVICES)
         _choice("--precision", self.precision, PRECISIONS)
         if self.network is not None:
-            _choice("--network", self.network, NETWORKS)
+            _choice("--network", self.network, NETWORK_DEFAULTS)
         if self.optimizer is not None:
             _choice("--optimizer", self.optimizer, OPTIMIZERS)
         for name in (
@@ -168,7 +169,7 @@ class TrainConfig:
         ):  # fmt: skip
             _at_least(name, getattr(self, name), 1)
         for name in (
-            "envs_per_process", "n_step", "batch_size", "passes", "frame_stack", "frame_skip",
+            "envs_per_process", "n_step", "batch_size", "passes", "frame_stack", "frame_size", "frame_skip",
             "learning_rate_anneal_steps",
         ):  # fmt: skip
             if getattr(self, name) is not None:
@@ -242,18 +243,19 @@ class TrainConfig:
         Raises UsageError where a default and a given value cannot work together.
         """
         defaults = {**SHARED_DEFAULTS[kind], **METHOD_DEFAULTS[self.method, kind], "frame_skip": frame_skip}
+        defaults |= NETWORK_DEFAULTS[self.network or defaults["network"]]
         for name in ("learning_rate", "entropy_coefficient"):  # one that is given may lie below its default end
             if getattr(self, name) is not None:
                 defaults[f"final_{name}"] = min(getattr(self, name), defaults[f"final_{name}"])
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
-        if kind == "vector" and self.network in ("a3c", "nature"):
+        if kind == "vector" and self.network not in (None, "mlp"):
             raise UsageError(f"--network {self.network} takes images, but {self.env} gives vectors; use --network mlp")
         if kind == "image" and self.network == "mlp":
             raise UsageError(f"--network mlp takes vectors, but {self.env} gives images; use --network a3c or nature")
-        if kind == "vector" and (self.frame_stack or 1) > 1:
-            raise UsageError(
-                f"--frame-stack {self.frame_stack} is for images, but {self.env} gives vectors; leave it out"
-            )
+        for name in ("frame_stack", "frame_size"):
+            if kind == "vector" and (getattr(self, name) or 1) > 1:
+                given = f"{_flag(name)} {getattr(self, name)}"
+                raise UsageError(f"{given} is for images, but {self.env} gives vectors; leave it out")
         return dataclasses.replace(self, **missing)
 
     def to_json(self) -> dict[str, Any]:

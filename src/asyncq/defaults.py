@@ -1,4 +1,4 @@
-"""What a setting is where the user left it open: by the kind of observation, and by the method."""
+"""What a setting is where the user left it open: by the kind of observation, by the method, and by the network."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
         "epsilon_final": (0.1, 0.01, 0.5),
         "epsilon_probabilities": (0.4, 0.3, 0.3),
     },
+}
+
+NETWORK_DEFAULTS: dict[str, dict[str, Any]] = {
+    "a3c": {"frame_size": 84},
+    "nature": {"frame_size": 84},
+    "small": {"frame_size": 42},
+    "mlp": {},
 }
 
 _A3C = {

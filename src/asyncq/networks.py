@@ -10,6 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asyncq.errors import UsageError
+
+CONVOLUTIONS: dict[str, tuple[list[tuple[int, int, int]], int]] = {
+    "a3c": ([(16, 8, 4), (32, 4, 2)], 256),
+    "nature": ([(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512),
+    "small": ([(16, 6, 3), (32, 3, 2)], 256),
+}
+"""Filters, kernel size and stride of each convolution, and the features of the layer after them (a3c: Mnih et al. 2016;
+nature: Mnih et al. 2015; small: for frames of half the side, less than a third of a3c's work)."""
+
 Outputs = tuple[Tensor, Tensor]
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
@@ -37,6 +47,8 @@ class ConvolutionalTrunk(nn.Module):
         self.norms = nn.ModuleList()
         channels, height, width = shape
         for filters, size, stride in layers:
+            if min(height, width) < size:
+                raise UsageError(f"frames of {shape[1]}x{shape[2]} are too small for this network; try --frame-size 84")
             self.convolutions.append(_orthogonal(nn.Conv2d(channels, filters, size, stride)))
             channels, height, width = filters, (height - size) // stride + 1, (width - size) // stride + 1
             self.norms.append(ImageNorm([channels, height, width]) if layer_norm else nn.Identity())
@@ -123,9 +135,8 @@ def make_network(
 def _trunk(name: str, shape: Sequence[int], layer_norm: bool) -> Trunk:
     if name == "mlp":
         return DenseTrunk(shape, 64, layer_norm)
-    if name == "a3c":
-        return ConvolutionalTrunk(shape, [(16, 8, 4), (32, 4, 2)], 256, layer_norm)
-    return ConvolutionalTrunk(shape, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512, layer_norm)
+    layers, features = CONVOLUTIONS[name]
+    return ConvolutionalTrunk(shape, layers, features, layer_norm)
 
 
 def _orthogonal(layer: Layer, gain: float = math.sqrt(2)) -> Layer:

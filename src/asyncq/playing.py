@@ -133,6 +133,7 @@ def _playing_spec(trained: EnvironmentSpec, config: AgentConfig) -> EnvironmentS
     if config.env is None or config.env == trained.env_id:
         return trained
     spec = describe(config.env, config.imports, trained.frame_stack, trained.frame_skip)
+    spec = spec.resized(trained.frame_shape[0])
     if not same_task(spec, trained):
         raise UsageError(f"these weights were trained on {trained.env_id}; they cannot play {config.env}")
     return spec

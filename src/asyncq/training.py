@@ -37,8 +37,8 @@ def train(config: TrainConfig) -> int:
     """Train as `config` says; returns the exit status: 0, 1 after a failure, or 128 + the signal that stopped it."""
     spec = describe(config.env, config.imports, config.frame_stack, config.frame_skip)
     config = config.resolved(spec.kind, spec.frame_skip)
+    spec = spec.resized(config.frame_size)
     device = choose_device(config.device)
-    run_dir = prepare_run_dir(config)
     assert config.n_step and config.envs_per_process and config.network
     layout = FragmentLayout(
         config.n_step, config.envs_per_process, spec.frame_shape, spec.frame_dtype, spec.frame_stack
@@ -46,6 +46,7 @@ def train(config: TrainConfig) -> int:
     network = make_network(
         config.network, METHODS[config.method].HEADS, spec.observation_shape, spec.actions, bool(config.layer_norm)
     )
+    run_dir = prepare_run_dir(config)
     queue = ExperienceQueue(layout, config.processes, config.queue_size)
     board = WeightBoard(sum(parameter.numel() for parameter in network.parameters()))
     status = StatusBoard(config.processes)

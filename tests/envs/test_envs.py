@@ -56,6 +56,15 @@ def test_describe_takes_the_given_stack_and_skip() -> None:
         assert (spec.observation_shape, spec.frame_skip) == ((2, 84, 84), 3)
 
 
+@pytest.mark.parametrize("env_id", ["ALE/Pong-v5", PIXELS])
+def test_frames_of_another_size(env_id: str) -> None:
+    spec = describe(env_id, ("tiny_envs",)).resized(42)
+    env: Any = make_env(spec, 2)
+    observations, _ = env.reset(seed=11)
+    env.close()
+    assert observations.shape == (2, *spec.observation_shape) == (2, 4, 42, 42)
+
+
 def test_an_unknown_id_names_the_nearest() -> None:
     assert "the nearest ids are CartPole-v1" in refusal("CartPol-v1")
     assert "ALE/Pong-v5" in refusal("ALE/Pnog-v5")

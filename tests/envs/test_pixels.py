@@ -31,7 +31,7 @@ def test_an_image_is_a_uint8_picture_in_grey_or_rgb(shape: tuple[int, ...], dtyp
 @pytest.mark.parametrize("shape", [(20, 30, 3), (200, 100, 3), (20, 30, 1), (20, 30), (84, 84)])
 def test_a_picture_of_one_grey_stays_that_grey(shape: tuple[int, ...]) -> None:
     for grey in (0, 100, 255):
-        frame = grey_frame(np.full(shape, grey, np.uint8))
+        frame = grey_frame(np.full(shape, grey, np.uint8), (84, 84))
         assert (frame.shape, frame.dtype) == ((84, 84), np.uint8)
         assert (frame == grey).all()
 
@@ -41,13 +41,13 @@ def test_colours_weigh_as_they_look() -> None:
     for channel, grey in enumerate((54, 182, 18)):
         picture = np.zeros((20, 30, 3), np.uint8)
         picture[..., channel] = 255
-        assert (grey_frame(picture) == grey).all()
+        assert (grey_frame(picture, (84, 84)) == grey).all()
 
 
 def test_what_is_left_stays_left_and_what_is_up_stays_up() -> None:
     picture = np.zeros((168, 168), np.uint8)
     picture[:84, :40] = 200
-    frame = grey_frame(picture)
+    frame = grey_frame(picture, (84, 84))
     assert (frame[:40, :18] == 200).all()
     assert not frame[44:].any()
     assert not frame[:, 22:].any()
@@ -61,7 +61,7 @@ def test_the_newest_frame_is_the_last_of_the_stack_and_stacks_begin_with_zeros()
     for _ in range(12):
         before = observations.copy()
         pictures = env.render()
-        assert np.array_equal(observations[0, -1], grey_frame(pictures[0]))
+        assert np.array_equal(observations[0, -1], grey_frame(pictures[0], (84, 84)))
         observations, _, terminated, truncated, _ = env.step(np.array([0]))
         if ended:
             assert not observations[0, :3].any()

@@ -1,6 +1,6 @@
 """Atari 2600 on ale-py's own C++ vector environment, with the usual preprocessing.
 
-Maximum of the last two frames, grey, 84x84, stacked; up to 30 no-ops and FIRE at the start of a game
+Maximum of the last two frames, grey, resized to a square, stacked; up to 30 no-ops and FIRE at the start of a game
 (Machado et al. 2018). Sticky actions are those of the id: 0.25 for `ALE/X-v5`, none for `XNoFrameskip-v4`.
 """
 
@@ -12,9 +12,7 @@ import gymnasium as gym
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.envs.registration import EnvSpec
 
-from asyncq.envs.spec import EnvironmentSpec
-
-SIZE = 84
+from asyncq.envs.spec import FRAME_SHAPE, EnvironmentSpec
 
 
 def is_atari(registered: EnvSpec) -> bool:
@@ -30,7 +28,7 @@ def describe(registered: EnvSpec, frame_stack: int, frame_skip: int) -> Environm
     return EnvironmentSpec(
         env_id=registered.id,
         family="atari",
-        frame_shape=(SIZE, SIZE),
+        frame_shape=FRAME_SHAPE,
         frame_dtype="uint8",
         frame_stack=frame_stack,
         frame_skip=frame_skip,
@@ -51,7 +49,8 @@ def make(spec: EnvironmentSpec, num_envs: int, *, threads: int, render: bool) ->
 def _make(spec: EnvironmentSpec, num_envs: int, threads: int, **picture: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
     settings = gym.spec(spec.env_id).kwargs
     assert spec.max_frames is not None
-    shape = {"img_height": SIZE, "img_width": SIZE, "stack_num": spec.frame_stack}
+    height, width = spec.frame_shape
+    shape = {"img_height": height, "img_width": width, "stack_num": spec.frame_stack}
     return AtariVectorEnv(
         settings["game"],
         num_envs,

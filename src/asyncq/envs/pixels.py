@@ -1,4 +1,4 @@
-"""Any other environment that shows images: grey, 84x84 with scikit-image's antialiased resize, stacked."""
+"""Any other environment that shows images: grey, a square with scikit-image's antialiased resize, stacked."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from gymnasium.wrappers import FrameStackObservation, TransformObservation
 from skimage.color import rgb2gray
 from skimage.transform import resize
 
-from asyncq.envs.spec import EnvironmentSpec
+from asyncq.envs.spec import FRAME_SHAPE, EnvironmentSpec
 from asyncq.envs.vectors import make_synchronous
-
-SIZE = 84
 
 
 def is_image(space: gym.spaces.Box) -> bool:
@@ -26,7 +24,7 @@ def describe(
     return EnvironmentSpec(
         env_id=env_id,
         family="pixels",
-        frame_shape=(SIZE, SIZE),
+        frame_shape=FRAME_SHAPE,
         frame_dtype="uint8",
         frame_stack=frame_stack,
         frame_skip=frame_skip,
@@ -37,17 +35,19 @@ def describe(
 
 
 def make(spec: EnvironmentSpec, num_envs: int, *, threads: int, render: bool) -> gym.vector.VectorEnv[Any, Any, Any]:
-    return make_synchronous(spec, num_envs, render, lambda env: _stacked(env, spec.frame_stack))
+    return make_synchronous(spec, num_envs, render, lambda env: _stacked(env, spec))
 
 
-def _stacked(env: gym.Env[Any, Any], frame_stack: int) -> gym.Env[Any, Any]:
-    grey = TransformObservation(env, grey_frame, gym.spaces.Box(0, 255, (SIZE, SIZE), np.uint8))
-    return FrameStackObservation(grey, frame_stack, padding_type="zero")
+def _stacked(env: gym.Env[Any, Any], spec: EnvironmentSpec) -> gym.Env[Any, Any]:
+    shape = spec.frame_shape
+    box = gym.spaces.Box(0, 255, shape, np.uint8)
+    grey = TransformObservation(env, lambda picture: grey_frame(picture, shape), box)
+    return FrameStackObservation(grey, spec.frame_stack, padding_type="zero")
 
 
-def grey_frame(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """`picture[H, W]`, `[H, W, 1]` or `[H, W, 3]` uint8 -> `[84, 84]` uint8."""
+def grey_frame(picture: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """`picture[H, W]`, `[H, W, 1]` or `[H, W, 3]` uint8 -> grey uint8 of `shape`."""
     grey = rgb2gray(picture) if picture.shape[-1] == 3 and picture.ndim == 3 else picture.squeeze() / 255.0
-    resized: np.ndarray[Any, Any] = resize(grey, (SIZE, SIZE), anti_aliasing=True)  # type: ignore[no-untyped-call]
+    resized: np.ndarray[Any, Any] = resize(grey, shape, anti_aliasing=True)  # type: ignore[no-untyped-call]
     frame: np.ndarray[Any, Any] = np.rint(255 * resized).astype(np.uint8)
     return frame

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+FRAME_SHAPE = (84, 84)
+"""Of images, unless they are resized: what the field's results are from (Mnih et al. 2015)."""
+
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
@@ -39,6 +42,12 @@ class EnvironmentSpec:
     def observation_shape(self) -> tuple[int, ...]:
         """One stacked observation: `(stack, height, width)` or `(size,)`."""
         return self.frame_shape if self.kind == "vector" else (self.frame_stack, *self.frame_shape)
+
+    def resized(self, frame_size: int | None) -> EnvironmentSpec:
+        """Images in square frames of `frame_size` pixels a side; vectors, and images at None, stay as they are."""
+        if self.kind == "vector" or frame_size is None:
+            return self
+        return dataclasses.replace(self, frame_shape=(frame_size, frame_size))
 
     def latest_frames(self, observations: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The newest frame of each of `observations[E, ...]`."""

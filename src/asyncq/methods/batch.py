@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from asyncq.networks import Outputs
 
+CACHED_ROWS = 256
+"""Observations that go through a network at once where no gradient is wanted: their activations stay in the cache."""
+
 
 class Batch(NamedTuple):
     """Fragments side by side: `observations[T+1, E, S, ...]`, the rest `[T, E]`; rewards are scaled and clipped.
@@ -38,9 +41,9 @@ class Samples(NamedTuple):
 def outputs(network: nn.Module, observations: Tensor) -> Outputs:
     """Both outputs of `network` for `observations[T, E, ...]`, with the leading axes `[T, E]` restored; no gradient."""
     with torch.no_grad():
-        first, second = network(observations.flatten(0, 1))
-    leading = observations.shape[:2]
-    return first.float().unflatten(0, leading), second.float().unflatten(0, leading)
+        parts = [network(part) for part in observations.flatten(0, 1).split(CACHED_ROWS)]
+    first, second = (torch.cat(part).float().unflatten(0, observations.shape[:2]) for part in zip(*parts, strict=True))
+    return first, second
 
 
 def chosen(values: Tensor, actions: Tensor) -> Tensor:
