@@ -97,7 +97,7 @@ class TrainConfig:
     """a3c: weight of the entropy bonus at the start (default: 0.01)."""
     final_entropy_coefficient: OpenFloat = None
     """a3c: its weight from --entropy-anneal-steps on (default: 0.001 for images, 0.01 for vectors)."""
-    entropy_anneal_steps: int = 3_000_000
+    entropy_anneal_steps: int = 2_000_000
     """a3c: env steps over which the weight of the entropy bonus falls, linearly; at most all."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""

@@ -31,7 +31,6 @@ NETWORK_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 _A3C = {
-    "passes": 2,
     "entropy_coefficient": 0.01,
     "target_interval": 0,
     "max_grad_norm": 0.5,
@@ -47,11 +46,13 @@ _Q = {
 METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("a3c", "image"): {
         **_A3C,
+        "network": "small",
+        "passes": 4,
         "n_step": 64,
         "batch_size": 256,
         "learning_rate": 7e-4,
-        "final_learning_rate": 1e-4,
-        "learning_rate_anneal_steps": 4_000_000,
+        "final_learning_rate": 3e-5,
+        "learning_rate_anneal_steps": 3_000_000,
         "final_entropy_coefficient": 0.001,
         "layer_norm": True,
         "trace_lambda": 0.9,
@@ -59,6 +60,7 @@ METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("a3c", "vector"): {
         **_A3C,
+        "passes": 2,
         "n_step": 16,
         "batch_size": 64,
         "learning_rate": 1e-3,
