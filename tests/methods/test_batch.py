@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from asyncq.methods.batch import Batch, chosen, outputs, shuffled_samples
+from asyncq.methods.batch import CACHED_ROWS, Batch, chosen, outputs, shuffled_samples
+from asyncq.networks import make_network
 
 
 class Sums(nn.Module):
@@ -96,3 +97,13 @@ def test_samples_are_shuffled_anew_every_time() -> None:
     one, other = (next(shuffled_samples(batch, {}, 160)).actions.tolist() for _ in range(2))
     assert one != other
     assert one != sorted(one)
+
+
+def test_outputs_are_those_of_the_whole_batch_at_once() -> None:
+    network = make_network("mlp", "policy-value", (3,), 5, True)
+    observations = torch.randn(CACHED_ROWS, 2, 3)
+    logits, values = outputs(network, observations)
+    expected_logits, expected_values = network(observations.flatten(0, 1))
+    assert torch.allclose(logits, expected_logits.reshape(CACHED_ROWS, 2, 5), atol=1e-6)
+    assert torch.allclose(values, expected_values.reshape(CACHED_ROWS, 2), atol=1e-6)
+    assert not logits.requires_grad

@@ -41,9 +41,10 @@ class Samples(NamedTuple):
 def outputs(network: nn.Module, observations: Tensor) -> Outputs:
     """Both outputs of `network` for `observations[T, E, ...]`, with the leading axes `[T, E]` restored; no gradient."""
     with torch.no_grad():
-        parts = [network(part) for part in observations.flatten(0, 1).split(CACHED_ROWS)]
-    first, second = (torch.cat(part).float().unflatten(0, observations.shape[:2]) for part in zip(*parts, strict=True))
-    return first, second
+        parts: list[Outputs] = [network(part) for part in torch.split(observations.flatten(0, 1), CACHED_ROWS)]
+    first, second = (torch.cat(part).float() for part in zip(*parts, strict=True))
+    leading = observations.shape[:2]
+    return first.reshape(*leading, *first.shape[1:]), second.reshape(leading)
 
 
 def chosen(values: Tensor, actions: Tensor) -> Tensor:
