@@ -43,6 +43,10 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path) -> None:
         (["evaluate", "absent.h5"], "no weights file"),
         (["evaluate"], "weights file"),
         (["play", "absent.h5", "--record", "x.avi"], ".mp4 or .gif"),
+        (["play", "absent.h5", "--follow", "runs/x"], "leave the weights file out"),
+        (["evaluate", "absent.h5", "--plot", "x.pdf"], ".png or .svg"),
+        (["convert", "absent.h5"], "name the file to write"),
+        (["info"], "weights file"),
         (["bake"], "no command"),
         (["trian"], "did you mean train"),
     ],
@@ -76,7 +80,7 @@ def test_weights_of_another_kind_are_refused(content: bytes, tmp_path: Path) -> 
 def test_foreign_hdf5_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         file["x"] = 1
-    with pytest.raises(UsageError, match="asyncq"):
+    with pytest.raises(UsageError, match="neither asyncq's nor a Keras file"):
         run(["play", "--weights", str(tmp_path / "weights.h5")])
 
 

@@ -1,74 +1,18 @@
-"""Play and evaluate: full games with raw scores, one JSON object, and videos that can be opened."""
+"""Play: videos that can be opened, with and without what the agent thinks, and runs that are followed."""
 
-import json
+from __future__ import annotations
+
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from asyncq.config import TrainConfig
-from asyncq.envs import describe
+from asyncq import playing
 from asyncq.errors import UsageError
-from asyncq.methods import METHODS
-from asyncq.networks import make_network
-from asyncq.playing import Agent, EvaluateConfig, PlayConfig, evaluate, play, play_games
-from asyncq.storage.weights_file import save_weights
-
-
-def untrained(path: Path, env_id: str, method: str = "a3c") -> Path:
-    spec = describe(env_id)
-    config = TrainConfig(env=env_id, method=method).resolved(spec.kind, spec.frame_skip)
-    spec = spec.resized(config.frame_size)
-    torch.manual_seed(0)
-    assert config.network
-    network = make_network(
-        config.network, METHODS[method].HEADS, spec.observation_shape, spec.actions, bool(config.layer_norm)
-    )
-    parameters = {name: value.numpy() for name, value in network.state_dict().items()}
-    save_weights(path, parameters, config, spec, {"env_steps": 0})
-    return path
-
-
-def test_evaluation_prints_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights = untrained(tmp_path / "w.h5", "CartPole-v1")
-    evaluate(EvaluateConfig(path=str(weights), episodes=7, seed=5, json=True))
-    result = json.loads(capsys.readouterr().out)
-    assert {"env", "episodes", "mean", "std", "median", "min", "max", "returns", "protocol"} == set(result)
-    assert len(result["returns"]) == 7
-    assert result["mean"] == pytest.approx(np.mean(result["returns"]))
-    assert result["std"] == pytest.approx(np.std(result["returns"]))
-
-
-def test_evaluation_repeats_with_its_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights = untrained(tmp_path / "w.h5", "CartPole-v1")
-    config = EvaluateConfig(weights=str(weights), episodes=5, seed=9, json=True)
-    evaluate(config)
-    evaluate(config)
-    first, second = capsys.readouterr().out.splitlines()
-    assert first == second
-
-
-def test_pong_games_are_played_to_the_end_with_raw_scores(tmp_path: Path) -> None:
-    weights = untrained(tmp_path / "w.h5", "PongNoFrameskip-v4")
-    agent = Agent(EvaluateConfig(path=str(weights)))
-    finished: list[int] = []
-    returns = play_games(agent, 1000, 2, lambda: finished.append(1))
-    assert len(finished) == 2
-    assert all(-21 <= value <= -10 and value == int(value) for value in returns)
-
-
-def test_sticky_setting_follows_the_id(tmp_path: Path) -> None:
-    weights = untrained(tmp_path / "w.h5", "ALE/Pong-v5")
-    assert Agent(EvaluateConfig(path=str(weights))).spec.sticky == 0.25
-    assert Agent(EvaluateConfig(path=str(weights), env="PongNoFrameskip-v4")).spec.sticky == 0.0
-
-
-def test_weights_for_another_environment_are_refused(tmp_path: Path) -> None:
-    weights = untrained(tmp_path / "w.h5", "ALE/Pong-v5")
-    for other in ("ALE/Breakout-v5", "ALE/Asterix-v5", "CartPole-v1"):
-        with pytest.raises(UsageError, match="trained on ALE/Pong-v5"):
-            Agent(EvaluateConfig(path=str(weights), env=other))
+from asyncq.overlay import HEIGHT, PANEL
+from asyncq.playing import PlayConfig, play
+from untrained import untrained
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # imageio leaves its reader's pipe open
@@ -85,6 +29,51 @@ def test_recording_can_be_opened(suffix: str, tmp_path: Path, capsys: pytest.Cap
     assert steps - 3 <= len(pictures) <= steps if suffix == "gif" else len(pictures) == steps
     assert pictures[0].shape == (400, 600, 3)
     assert any((picture != pictures[0]).any() for picture in pictures)
+
+
+@pytest.mark.parametrize("method", ["a3c", "one-step-q"])
+def test_the_overlay_stands_beside_every_picture(method: str, tmp_path: Path) -> None:
+    imageio = pytest.importorskip("imageio.v2")
+    weights, video = untrained(tmp_path / "w.h5", "CartPole-v1", method), tmp_path / "game.gif"
+    play(PlayConfig(path=str(weights), record=str(video), overlay=True))
+    with imageio.get_reader(video) as reader:
+        pictures = [np.asarray(picture)[..., :3] for picture in reader]
+    assert pictures[0].shape == (2 * 400, 2 * 600 + PANEL, 3) and pictures[0].shape[0] >= HEIGHT
+    panels = [picture[:, -PANEL:] for picture in pictures]
+    assert all(panel.any() for panel in panels)
+    assert (panels[0] != panels[-1]).any()
+
+
+def test_without_a_screen_a_window_becomes_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(playing, "has_screen", lambda: False)
+    play(PlayConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1")), render=True))
+    assert "no screen here" in capsys.readouterr().err
+    assert Path("CartPole-v1.gif").stat().st_size > 1000
+
+
+def test_following_plays_the_newest_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    old = untrained(tmp_path / "weights" / "1000.h5", "CartPole-v1")
+    os.utime(old, (1, 1))
+    newest = untrained(tmp_path / "best.h5", "CartPole-v1", method="n-step-q")
+    assert playing._newest_weights(tmp_path) == newest
+    play(PlayConfig(follow=str(tmp_path), record=str(tmp_path / "game.gif"), episodes=2))
+    assert capsys.readouterr().out.count("game ") == 2
+
+
+def test_following_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run directory"):
+        play(PlayConfig(follow=str(tmp_path)))
+
+
+def test_following_a_run_that_saves_nothing_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(playing, "FOLLOW_PATIENCE", 0.1)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="has no weights yet"):
+        play(PlayConfig(follow=str(tmp_path)))
 
 
 def test_unwritable_recording_is_refused(tmp_path: Path) -> None:

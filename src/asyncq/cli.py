@@ -27,6 +27,8 @@ COMMANDS = {
     "train": "train an agent",
     "play": "watch an agent play, or record it",
     "evaluate": "measure an agent over full games",
+    "convert": "write weights for Keras, safetensors or ONNX, or take them from Keras",
+    "info": "print what is in a weights file",
 }
 USAGE = "usage: asyncq COMMAND [FLAGS]\n\ncommands:\n" + "\n".join(
     f"  {name:10} {text}" for name, text in COMMANDS.items()
@@ -60,7 +62,9 @@ def run(arguments: Sequence[str]) -> int:
         near = difflib.get_close_matches(command, COMMANDS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"there is no command {command}; choose one of: {', '.join(COMMANDS)}{hint}")
-    runners: dict[str, Callable[[list[str]], int]] = {"train": _train, "play": _play, "evaluate": _evaluate}
+    runners: dict[str, Callable[[list[str]], int]] = {
+        "train": _train, "play": _play, "evaluate": _evaluate, "convert": _convert, "info": _info,
+    }  # fmt: skip
     return runners[command](rest)
 
 
@@ -119,6 +123,18 @@ def _play(arguments: list[str]) -> int:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    from asyncq.playing import EvaluateConfig, evaluate
+    from asyncq.evaluating import EvaluateConfig, evaluate
 
     return evaluate(parse(EvaluateConfig, "evaluate", arguments))
+
+
+def _convert(arguments: list[str]) -> int:
+    from asyncq.converting import ConvertConfig, convert
+
+    return convert(parse(ConvertConfig, "convert", arguments))
+
+
+def _info(arguments: list[str]) -> int:
+    from asyncq.converting import InfoConfig, info
+
+    return info(parse(InfoConfig, "info", arguments))

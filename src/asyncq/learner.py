@@ -22,7 +22,7 @@ from asyncq.methods.batch import Batch, Samples, shuffled_samples
 from asyncq.monitoring.metrics import Metrics
 from asyncq.networks import make_network
 from asyncq.status import StatusBoard
-from asyncq.storage.weights_file import save_weights
+from asyncq.storage.weights_file import TrainedWeights, save_weights
 from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
 
 LOOK_AROUND_SECONDS = 0.2
@@ -195,8 +195,9 @@ class Learner:
         facts: dict[str, Any] = {"env_steps": self.env_steps, "updates": self.updates}
         if self.metrics.episodes:
             facts["episodic_return"] = self.metrics.episodic_return
+        weights = TrainedWeights(parameters, self.config, self.task.spec, facts)
         for name in names:
-            save_weights(self.task.run_dir / name, parameters, self.config, self.task.spec, facts)
+            save_weights(self.task.run_dir / name, weights)
 
 
 def learned_rewards(rewards: Tensor, config: TrainConfig) -> Tensor:

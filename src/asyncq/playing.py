@@ -1,98 +1,54 @@
-"""Play with trained weights: evaluate them over full games, record a game, or show it in a window."""
+"""Watch an agent play: in a window, in a video file, or along with a training that is still running."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import statistics
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, count, repeat
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
-import tyro
-from rich.console import Console
-from rich.progress import Progress
 
-from asyncq.config import OpenFloat, OpenStr, TrainConfig, usable_cores
-from asyncq.envs import EnvironmentSpec, describe, make_env, reset_with_seeds, same_task
+from asyncq.agent import Agent, AgentConfig
+from asyncq.config import OpenFloat, OpenInt, OpenStr
+from asyncq.envs import EnvironmentSpec, action_names, make_env, reset_with_seeds
 from asyncq.errors import UsageError
-from asyncq.methods import METHODS
-from asyncq.networks import make_network
-from asyncq.policies import EpsilonGreedyPolicy, GreedyPolicy, Policy, SoftmaxPolicy
+from asyncq.overlay import Overlay
 from asyncq.screens import Show, WindowClosed, has_screen, video, window
-from asyncq.shared import Array
-from asyncq.storage.weights_file import load_weights
 
-PARALLEL_GAMES = 50
-"""Games that an evaluation plays at a time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AgentConfig:
-    """What `play` and `evaluate` have in common."""
-
-    path: tyro.conf.Positional[OpenStr] = None
-    """Weights file (.h5)."""
-    weights: OpenStr = None
-    """The same, as a flag."""
-    env: Annotated[OpenStr, tyro.conf.arg(aliases=["--game"])] = None
-    """Another id of the same task, say with other sticky actions (default: the one trained on)."""
-    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
-    """Modules that register third-party environments."""
-    seed: int = 1000
-    """Seed of the first game; the following games count up from it."""
-    greedy: bool = False
-    """Always take the best action (default: a3c samples its policy, the Q methods use --epsilon)."""
-    epsilon: float = 0.001
-    """Q methods: share of random actions."""
-
-    def __post_init__(self) -> None:
-        if (self.path is None) == (self.weights is None):
-            raise UsageError("name one weights file, as in: asyncq evaluate runs/NAME/best.h5")
-        if not 0 <= self.epsilon <= 1:
-            raise UsageError(f"--epsilon is {self.epsilon}; it must lie between 0 and 1")
-        if self.seed < 0:
-            raise UsageError(f"--seed is {self.seed}; it must be at least 0")
-
-    @property
-    def file(self) -> Path:
-        return Path(self.path or self.weights or "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(AgentConfig):
-    """Measure an agent: full games, raw unclipped score, the environment's own sticky actions."""
-
-    episodes: int = 30
-    """Games to play."""
-    json: bool = False
-    """Print one JSON object on stdout and nothing else."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.episodes < 1:
-            raise UsageError(f"--episodes is {self.episodes}; it must be at least 1")
+FOLLOW_PATIENCE = 60.0
+"""Seconds that --follow waits for a run's first weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlayConfig(AgentConfig):
     """Watch an agent play in a window, or record it; without a screen it is recorded."""
 
-    episodes: int = 1
-    """Games to play."""
+    follow: OpenStr = None
+    """Instead of a weights file: a run directory, whose newest weights play each game, also while it trains."""
+    episodes: OpenInt = None
+    """Games to play (default: 1; with --follow in a window, until it is closed)."""
+    render: bool = False
+    """Open a window, also beside --record (default: only without --record)."""
     record: OpenStr = None
-    """Write a video to this .mp4 or .gif file instead of opening a window."""
+    """Write a video to this .mp4 or .gif file."""
+    overlay: bool = False
+    """Draw beside the picture: the score, the state's value, each action's probability (or value), the chosen one."""
     fps: OpenFloat = None
     """Pictures a second (default: the game's own speed)."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.episodes < 1:
+        if self.follow is None:
+            super().__post_init__()
+        elif self.path or self.weights:
+            raise UsageError("--follow takes the weights from its run; leave the weights file out")
+        if self.episodes is not None and self.episodes < 1:
             raise UsageError(f"--episodes is {self.episodes}; it must be at least 1")
         if self.fps is not None and not self.fps > 0:
             raise UsageError(f"--fps is {self.fps}; it must be greater than 0")
@@ -100,141 +56,31 @@ class PlayConfig(AgentConfig):
             raise UsageError(f"--record {self.record} must end in .mp4 or .gif")
 
 
-class Agent:
-    """A trained network, its policy and its environment."""
-
-    def __init__(self, config: AgentConfig) -> None:
-        file = load_weights(config.file)
-        self.trained: TrainConfig = file.config
-        self.facts = file.facts
-        self.spec = _playing_spec(file.spec, config)
-        assert file.config.network
-        heads = METHODS[file.config.method].HEADS
-        self.network = make_network(
-            file.config.network, heads, self.spec.observation_shape, self.spec.actions, bool(file.config.layer_norm)
-        )
-        try:
-            self.network.load_state_dict({name: torch.as_tensor(value) for name, value in file.parameters.items()})
-        except RuntimeError as error:
-            raise UsageError(f"the tensors in {config.file} do not fit its network {file.config.network}") from error
-        self.policy, self.policy_name = _policy(heads, config)
-
-    def act(self, observations: Array) -> Array:
-        """Actions `[B]` for stacked `observations[B, ...]`."""
-        with torch.inference_mode():
-            actions, _ = self.policy.act(self.network(torch.as_tensor(observations)))
-        return actions.numpy()
-
-
-def _playing_spec(trained: EnvironmentSpec, config: AgentConfig) -> EnvironmentSpec:
-    if missing := sorted(set(trained.imports) - set(config.imports)):  # a file alone must not make us run code
-        flags = " ".join(["--import", *missing])
-        raise UsageError(f"{trained.env_id} comes from {', '.join(missing)}; add {flags} if you trust it")
-    if config.env is None or config.env == trained.env_id:
-        return trained
-    spec = describe(config.env, config.imports, trained.frame_stack, trained.frame_skip)
-    spec = spec.resized(trained.frame_shape[0])
-    if not same_task(spec, trained):
-        raise UsageError(f"these weights were trained on {trained.env_id}; they cannot play {config.env}")
-    return spec
-
-
-def _policy(heads: str, config: AgentConfig) -> tuple[Policy, str]:
-    if config.greedy:
-        return GreedyPolicy(), "greedy"
-    if heads == "policy-value":
-        return SoftmaxPolicy(), "sampled"
-    return EpsilonGreedyPolicy(np.array([config.epsilon])), f"epsilon-greedy {config.epsilon:g}"
-
-
-def evaluate(config: EvaluateConfig) -> int:
-    """Play the games, print what they scored; returns the exit status."""
-    agent = Agent(config)
-    torch.manual_seed(config.seed)
-    returns: list[float] = []
-    with Progress(
-        disable=config.json or not sys.stderr.isatty(), transient=True, console=Console(stderr=True)
-    ) as progress:
-        bar = progress.add_task("games", total=config.episodes)
-        for first in range(0, config.episodes, PARALLEL_GAMES):
-            count = min(PARALLEL_GAMES, config.episodes - first)
-            returns += play_games(agent, config.seed + first, count, lambda: progress.advance(bar))
-    result = summarise(agent, config, returns)
-    if config.json:
-        print(json.dumps(result))
-    else:
-        print(
-            f"{result['env']}: {result['mean']:.2f} ± {result['std']:.2f} over {config.episodes} games "
-            f"(median {result['median']:g}, min {result['min']:g}, max {result['max']:g}; {agent.policy_name})"
-        )
-    return 0
-
-
-def play_games(agent: Agent, seed: int, games: int, on_finish: Callable[[], object]) -> list[float]:
-    """Raw returns of `games` games played side by side, one an environment, so that short games count no more."""
-    env = make_env(agent.spec, games, threads=usable_cores())
-    try:
-        observations, _ = reset_with_seeds(env, range(seed, seed + games))
-        returns = np.zeros(games)
-        playing = np.ones(games, bool)
-        actions = np.zeros(games, np.int64)
-        while playing.any():
-            actions[playing] = agent.act(observations[playing])
-            observations, rewards, terminated, truncated, _ = env.step(actions)
-            returns += np.where(playing, rewards, 0.0)
-            for _ in range(int((playing & (terminated | truncated)).sum())):
-                on_finish()
-            playing &= ~(terminated | truncated)
-    finally:
-        env.close()
-    return [float(value) for value in returns]
-
-
-def summarise(agent: Agent, config: EvaluateConfig, returns: list[float]) -> dict[str, Any]:
-    """The result of an evaluation, and the protocol that it followed."""
-    spec = agent.spec
-    return {
-        "env": spec.env_id,
-        "episodes": len(returns),
-        "mean": statistics.fmean(returns),
-        "std": statistics.pstdev(returns),
-        "median": statistics.median(returns),
-        "min": min(returns),
-        "max": max(returns),
-        "returns": returns,
-        "protocol": {
-            "score": "raw, unclipped, full games",
-            "policy": agent.policy_name,
-            "sticky_actions": spec.sticky,
-            "frame_skip": spec.frame_skip,
-            "max_frames": spec.max_frames,
-            "seeds": [config.seed, config.seed + len(returns) - 1],
-            "weights": str(config.file),
-            "method": agent.trained.method,
-            "trained_env_steps": agent.facts.get("env_steps"),
-        },
-    }
-
-
 def play(config: PlayConfig) -> int:
     """Show or record games; returns the exit status."""
-    agent = Agent(config)
-    torch.manual_seed(config.seed)
+    agents = _agents(config)
+    agent = next(agents)
     record = Path(config.record) if config.record else None
-    if record is None and not has_screen():
-        record = Path(f"{agent.spec.env_id.replace('/', '-')}.gif")
-        print(f"asyncq: no screen here; recording to {record}", file=sys.stderr)
-    if record:
+    on_screen = has_screen() and (config.render or record is None)
+    if not on_screen:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a screen
+    if not has_screen() and (config.render or record is None):
+        record = record or Path(f"{agent.spec.env_id.replace('/', '-')}.gif")
+        print(f"asyncq: no screen here; recording to {record}", file=sys.stderr)
+    endless = config.follow is not None and record is None
+    games = count() if config.episodes is None and endless else range(config.episodes or 1)
+    overlay = Overlay(action_names(agent.spec)) if config.overlay else None
     env = make_env(agent.spec, 1, render=True)
     fps = config.fps or _speed(env, agent.spec)
     try:
-        with video(record, fps) if record else window(agent.spec.env_id, fps) as show:
-            for game in range(config.episodes):
-                score = _play_shown(agent, env, config.seed + game, show)
+        with contextlib.ExitStack() as screens:
+            shows = [screens.enter_context(video(record, fps))] if record else []
+            shows += [screens.enter_context(window(agent.spec.env_id, fps))] if on_screen else []
+            for game, player in zip(games, chain([agent], agents), strict=False):
+                score = _play_game(player, env, config.seed + game, shows, overlay)
                 print(f"game {game + 1}: {score:g}", flush=True)
     except WindowClosed:
-        return 0
+        pass
     except gym.error.DependencyNotInstalled as error:
         raise UsageError(f"{agent.spec.env_id} cannot be drawn: {' '.join(str(error).split())}") from error
     finally:
@@ -244,18 +90,46 @@ def play(config: PlayConfig) -> int:
     return 0
 
 
-def _play_shown(agent: Agent, env: Any, seed: int, show: Show) -> float:
+def _agents(config: PlayConfig) -> Iterator[Agent]:
+    """Who plays each game: always the same, or the newest of the run that is followed."""
+    if config.follow is None:
+        yield from repeat(Agent(config))
+    while True:
+        newest = _newest_weights(Path(config.follow or ""))
+        yield Agent(replace(config, follow=None, path=str(newest)))
+
+
+def _newest_weights(run_dir: Path) -> Path:
+    """The weights file written last in `run_dir`; waits for the first. Raises UsageError if none comes."""
+    if not (run_dir / "config.json").is_file():
+        raise UsageError(f"--follow {run_dir} is no run directory: there is no config.json in it")
+    deadline = time.monotonic() + FOLLOW_PATIENCE
+    while not (files := [*run_dir.glob("*.h5"), *run_dir.glob("weights/*.h5")]):
+        if time.monotonic() > deadline:
+            raise UsageError(f"{run_dir} has no weights yet; they come with its first save or its first record")
+        time.sleep(0.5)
+    return max(files, key=lambda file: file.stat().st_mtime_ns)
+
+
+def _play_game(agent: Agent, env: Any, seed: int, shows: list[Show], overlay: Overlay | None) -> float:
+    torch.manual_seed(seed)
     observations, _ = reset_with_seeds(env, [seed])
     score, done = 0.0, False
-    show(env.render()[0])
-    while not done:
-        observations, rewards, terminated, truncated, _ = env.step(agent.act(observations))
+    while True:
+        actions, outputs = agent.consider(observations)
+        picture = env.render()[0]
+        if overlay:
+            preferences, value = agent.preferences(outputs)[0].tolist(), float(outputs[1][0])
+            picture = overlay.beside(picture, score, preferences, int(actions[0]), value)
+        for show in shows:
+            show(picture)
+        if done:
+            return score
+        observations, rewards, terminated, truncated, _ = env.step(actions)
         score += float(rewards[0])
         done = bool(terminated[0] or truncated[0])
-        show(env.render()[0])
-    return score
 
 
 def _speed(env: Any, spec: EnvironmentSpec) -> float:
-    frames = 60 if spec.family == "atari" else env.metadata.get("render_fps", 30)
+    frames = 60 if spec.family.startswith("atari") else env.metadata.get("render_fps", 30)
     return float(frames / spec.frame_skip)

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import signal
-import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
-from typing import Any
 
 from asyncq.learner import LearnerTask, run_learner
+from asyncq.processes import LEARNER_ENVIRONMENT, PLAYER_ENVIRONMENT, start_child
 from asyncq.status import WorkerState
 from asyncq.worker import WorkerTask, run_worker
 
 MAX_RESTARTS = 10
 """Workers replaced in one run before it is given up."""
-
-CHILD_ENVIRONMENT = {
-    # large tensors come from the heap and stay there, instead of being mapped and faulted in anew at every step
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
-    "MALLOC_TOP_PAD_": str(1 << 24),
-    "MALLOC_ARENA_MAX": "2",
-}
-WORKER_ENVIRONMENT = {**CHILD_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-
-
-STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
-"""They reach the whole process group, but the main process decides: children begin, and stay, with them blocked."""
 
 
 class RunFailed(Exception):
@@ -45,25 +24,12 @@ class Supervisor:
     """Owns every process of a run. `say` is told, in one line, what happened to them."""
 
     def __init__(self, learner: LearnerTask, workers: list[WorkerTask], say: Callable[[str], None]) -> None:
-        self._context = multiprocessing.get_context("spawn")
         self._status = learner.status
         self._tasks = workers
         self._say = say
         self._restarts = 0
-        with _environment(CHILD_ENVIRONMENT):
-            self.learner = self._start("learner", run_learner, learner)
-        with _environment(WORKER_ENVIRONMENT):
-            self.workers = [self._start(f"worker-{task.index}", run_worker, task) for task in workers]
-
-    def _start(self, name: str, run: Callable[[Any], None], task: object) -> BaseProcess:
-        process = self._context.Process(target=_child_main, args=(run, task), name=f"asyncq-{name}", daemon=True)
-        resource_tracker.ensure_running()  # or the first start would start it, which lifts the block
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return process
+        self.learner = start_child("learner", LEARNER_ENVIRONMENT, run_learner, learner)
+        self.workers = [_start_worker(task) for task in workers]
 
     def watch(self) -> None:
         """Replace workers that died. Raises RunFailed if the learner did, or workers keep dying."""
@@ -80,8 +46,7 @@ class Supervisor:
         self._restarts += 1
         self._say(f"worker {index} ended with exit code {exit_code}; it is replaced ({self._restarts}/{MAX_RESTARTS})")
         self._tasks[index] = replace(self._tasks[index], restarts=self._tasks[index].restarts + 1)
-        with _environment(WORKER_ENVIRONMENT):
-            self.workers[index] = self._start(f"worker-{index}", run_worker, self._tasks[index])
+        self.workers[index] = _start_worker(self._tasks[index])
 
     def request_stop(self) -> None:
         """Let the workers end their fragments, and the learner save."""
@@ -99,28 +64,5 @@ class Supervisor:
             process.join()
 
 
-def _child_main(run: Callable[[Any], None], task: object) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        run(task)
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-@contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+def _start_worker(task: WorkerTask) -> BaseProcess:
+    return start_child(f"worker-{task.index}", PLAYER_ENVIRONMENT, run_worker, task)

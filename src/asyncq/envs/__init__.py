@@ -17,11 +17,11 @@ import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.envs.registration import EnvSpec
 
-from asyncq.envs import atari, pixels, vectors
+from asyncq.envs import atari, atari_2016, pixels, vectors
 from asyncq.envs.spec import EnvironmentSpec
 from asyncq.errors import UsageError
 
-__all__ = ["EnvironmentSpec", "describe", "make_env", "reset_with_seeds", "same_task"]
+__all__ = ["EnvironmentSpec", "action_names", "describe", "describe_2016", "make_env", "reset_with_seeds", "same_task"]
 
 
 class Family(Protocol):
@@ -32,7 +32,7 @@ class Family(Protocol):
     ) -> gym.vector.VectorEnv[Any, Any, Any]: ...
 
 
-FAMILIES: dict[str, Family] = {"atari": atari, "pixels": pixels, "vectors": vectors}
+FAMILIES: dict[str, Family] = {"atari": atari, "atari-2016": atari_2016, "pixels": pixels, "vectors": vectors}
 
 
 def describe(
@@ -50,6 +50,14 @@ def describe(
         return _describe_spaces(env, env_id, imports, frame_stack, frame_skip)
     finally:
         env.close()
+
+
+def describe_2016(env_id: str, frame_stack: int) -> EnvironmentSpec:
+    """The Atari game `env_id` with the preprocessing of 2016. Raises UsageError if it is none."""
+    registered = _find(env_id, ())
+    if not atari.is_atari(registered):
+        raise UsageError(f"weights of 2016 play Atari games, and {env_id} is none; use an id such as Breakout-v4")
+    return atari_2016.describe(registered, frame_stack)
 
 
 def _describe_spaces(
@@ -81,17 +89,25 @@ def reset_with_seeds(env: gym.vector.VectorEnv[Any, Any, Any], seeds: Sequence[i
     return env.reset(seed=taken)
 
 
+def action_names(spec: EnvironmentSpec) -> list[str]:
+    """What people call the actions: Atari's joystick positions, numbers elsewhere."""
+    if spec.family.startswith("atari"):
+        return atari.action_names(_find(spec.env_id, spec.imports))
+    return [f"action {action}" for action in range(spec.actions)]
+
+
 def same_task(one: EnvironmentSpec, other: EnvironmentSpec) -> bool:
     """Whether weights trained on `other` can play `one`: the same game, seen and acted on in the same way."""
     if (one.family, one.observation_shape, one.actions) != (other.family, other.observation_shape, other.actions):
         return False
-    if one.family == "atari":
+    if one.family.startswith("atari"):
         return bool(gym.spec(one.env_id).kwargs["game"] == gym.spec(other.env_id).kwargs["game"])
     return one.env_id.split("-v")[0] == other.env_id.split("-v")[0]
 
 
 def _find(env_id: str, imports: Iterable[str]) -> EnvSpec:
     gym.register_envs(ale_py)
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # or it greets on stderr
     for module in imports:
         try:
             importlib.import_module(module)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
+from ale_py.env import AtariEnv
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.envs.registration import EnvSpec
 
@@ -17,6 +18,13 @@ from asyncq.envs.spec import FRAME_SHAPE, EnvironmentSpec
 
 def is_atari(registered: EnvSpec) -> bool:
     return registered.entry_point == "ale_py.env:AtariEnv" and registered.kwargs.get("obs_type", "rgb") != "ram"
+
+
+def action_names(registered: EnvSpec) -> list[str]:
+    env = AtariEnv(**registered.kwargs)
+    names: list[str] = env.get_action_meanings()
+    env.close()
+    return names
 
 
 def describe(registered: EnvSpec, frame_stack: int, frame_skip: int) -> EnvironmentSpec:

@@ -18,7 +18,7 @@ class EnvironmentSpec:
 
     env_id: str
     family: str
-    """"atari", "pixels" or "vectors"."""
+    """"atari", "atari-2016", "pixels" or "vectors"."""
     frame_shape: tuple[int, ...]
     """One frame without its stack: `(height, width)`, or `(size,)` of a vector."""
     frame_dtype: str
@@ -32,6 +32,9 @@ class EnvironmentSpec:
     max_frames: int | None = None
     """Frames after which the environment itself truncates an episode."""
     imports: tuple[str, ...] = ()
+    random_frame_skip: tuple[int, int] | None = None
+    """Frames that an action lasts where that is drawn anew for each, from the first to the second of these; then
+    `frame_skip` is their mean."""
 
     @property
     def kind(self) -> str:

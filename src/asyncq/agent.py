@@ -1,0 +1,158 @@
+"""An agent that plays: weights of any kind, the network and policy they belong to, and the environment they know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from asyncq.config import OpenStr
+from asyncq.envs import EnvironmentSpec, describe, describe_2016, same_task
+from asyncq.errors import UsageError
+from asyncq.methods import METHODS
+from asyncq.networks import Outputs, PolicyValueNetwork, QNetwork, make_network
+from asyncq.policies import EpsilonGreedyPolicy, GreedyPolicy, Policy, SoftmaxPolicy
+from asyncq.shared import Array
+from asyncq.storage.files import read_weights_bytes
+from asyncq.storage.keras_file import is_keras_file, load_keras
+from asyncq.storage.keras_layout import BACKENDS, DATA_FORMATS
+from asyncq.storage.weights_file import TrainedWeights, load_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsConfig:
+    """Which weights, of whichever program."""
+
+    path: tyro.conf.Positional[OpenStr] = None
+    """Weights file (.h5): asyncq's own, or a Keras one of the networks of 2016."""
+    weights: OpenStr = None
+    """The same, as a flag."""
+    env: Annotated[OpenStr, tyro.conf.arg(aliases=["--game"])] = None
+    """Another id of the same task, say with other sticky actions (default: the one trained on; Keras files: the
+    Breakout-v0 of 2016, which is today's Breakout-v4)."""
+    keras_backend: OpenStr = None
+    """Keras files: the backend that trained them, theano or tensorflow (default: what the file says; Keras 1 does not
+    say, and is taken for theano)."""
+    keras_data_format: OpenStr = None
+    """Keras files: channels_first or channels_last (default: what the file says, else channels_first)."""
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.weights is None):
+            raise UsageError("name one weights file, such as runs/NAME/best.h5")
+        for flag, value, known in (
+            ("--keras-backend", self.keras_backend, BACKENDS),
+            ("--keras-data-format", self.keras_data_format, DATA_FORMATS),
+        ):
+            if value is not None and value not in known:
+                raise UsageError(f"{flag} {value} is unknown; choose one of: {', '.join(known)}")
+
+    @property
+    def file(self) -> Path:
+        return Path(self.path or self.weights or "")
+
+
+def read_weights(config: WeightsConfig) -> TrainedWeights:
+    """The weights that `config` names, whoever wrote them. Raises UsageError if they cannot be read."""
+    if is_keras_file(read_weights_bytes(config.file)):
+        return load_keras(config.file, config.env, config.keras_backend, config.keras_data_format)
+    for flag, value in (("--keras-backend", config.keras_backend), ("--keras-data-format", config.keras_data_format)):
+        if value is not None:
+            raise UsageError(f"{flag} is for Keras files, and {config.file} is none; leave it out")
+    return load_weights(config.file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig(WeightsConfig):
+    """Which weights, and how they choose actions."""
+
+    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    """Modules that register third-party environments."""
+    seed: int = 1000
+    """Seed of the first game; the following games count up from it."""
+    greedy: bool = False
+    """Always take the best action (default: a3c samples its policy, the Q methods use --epsilon)."""
+    sample: bool = False
+    """a3c: sample from the policy, as it does by default."""
+    epsilon: float = 0.001
+    """Q methods: share of random actions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.epsilon <= 1:
+            raise UsageError(f"--epsilon is {self.epsilon}; it must lie between 0 and 1")
+        if self.seed < 0:
+            raise UsageError(f"--seed is {self.seed}; it must be at least 0")
+        if self.greedy and self.sample:
+            raise UsageError("--greedy and --sample exclude each other; give one of them")
+
+
+class Agent:
+    """A trained network, its policy and its environment."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        weights = read_weights(config)
+        self.trained, self.facts = weights.config, weights.facts
+        self.spec = playing_spec(weights.spec, config.env, config.imports)
+        self.heads = METHODS[weights.config.method].HEADS
+        self.network = network_of(weights, config.file)
+        self.policy, self.policy_name = _policy(self.heads, config)
+
+    def act(self, observations: Array) -> Array:
+        """Actions `[B]` for stacked `observations[B, ...]`."""
+        actions, _ = self.consider(observations)
+        return actions
+
+    def consider(self, observations: Array) -> tuple[Array, Outputs]:
+        """Actions `[B]`, and the network's outputs that they were chosen by."""
+        with torch.inference_mode():
+            outputs: Outputs = self.network(torch.as_tensor(observations))
+            actions, _ = self.policy.act(outputs)
+        return actions.numpy(), outputs
+
+    def preferences(self, outputs: Outputs) -> Tensor:
+        """How much of each action `[B, A]`: its probability under a policy, or its value."""
+        return outputs[0].softmax(-1) if self.heads == "policy-value" else outputs[0]
+
+
+def network_of(weights: TrainedWeights, file: Path) -> PolicyValueNetwork | QNetwork:
+    """The network with its trained parameters. Raises UsageError if they are another network's."""
+    config, spec = weights.config, weights.spec
+    assert config.network
+    heads = METHODS[config.method].HEADS
+    network = make_network(config.network, heads, spec.observation_shape, spec.actions, bool(config.layer_norm))
+    try:
+        network.load_state_dict({name: torch.as_tensor(value) for name, value in weights.parameters.items()})
+    except RuntimeError as error:
+        raise UsageError(f"the tensors in {file} do not fit its network {config.network}") from error
+    return network
+
+
+def playing_spec(trained: EnvironmentSpec, env_id: str | None, imports: tuple[str, ...]) -> EnvironmentSpec:
+    """The environment to play `env_id` in, seen as in training. Raises UsageError if it is another task."""
+    if missing := sorted(set(trained.imports) - set(imports)):  # a file alone must not make us run code
+        flags = " ".join(["--import", *missing])
+        raise UsageError(f"{trained.env_id} comes from {', '.join(missing)}; add {flags} if you trust it")
+    if env_id is None or env_id == trained.env_id:
+        return trained
+    if trained.family == "atari-2016":
+        spec = describe_2016(env_id, trained.frame_stack)
+    else:
+        spec = describe(env_id, imports, trained.frame_stack, trained.frame_skip).resized(trained.frame_shape[0])
+    if not same_task(spec, trained):
+        raise UsageError(f"these weights were trained on {trained.env_id}; they cannot play {env_id}")
+    return spec
+
+
+def _policy(heads: str, config: AgentConfig) -> tuple[Policy, str]:
+    if config.greedy:
+        return GreedyPolicy(), "greedy"
+    if heads == "policy-value":
+        return SoftmaxPolicy(), "sampled"
+    if config.sample:
+        raise UsageError("--sample is for a3c; action values are played with --greedy or --epsilon")
+    return EpsilonGreedyPolicy(np.array([config.epsilon])), f"epsilon-greedy {config.epsilon:g}"

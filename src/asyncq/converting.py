@@ -1,0 +1,129 @@
+"""Weights for other programs, and from them; and what a weights file holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from asyncq.agent import WeightsConfig, network_of, read_weights
+from asyncq.config import OpenInt, OpenStr
+from asyncq.envs import EnvironmentSpec, action_names
+from asyncq.errors import UsageError
+from asyncq.storage.exports import save_onnx, save_safetensors
+from asyncq.storage.files import read_weights_bytes
+from asyncq.storage.keras_file import is_keras_file, save_keras
+from asyncq.storage.weights_file import TrainedWeights, save_weights
+
+KINDS = ("asyncq", "keras", "safetensors", "onnx")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig(WeightsConfig):
+    """Convert weights: asyncq convert IN OUT. A .h5 becomes a Keras file if it is asyncq's, and asyncq's if it is
+    Keras'; .safetensors and .onnx say what they are."""
+
+    output: tyro.conf.Positional[OpenStr] = None
+    """File to write."""
+    to: OpenStr = None
+    """asyncq, keras, safetensors or onnx (default: by the files)."""
+    keras_version: OpenInt = None
+    """Layout of a Keras file: 1, or 2 for Keras 2 and 3 (default: that of the file the weights came from, else 2)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output is None:
+            raise UsageError("name the file to write, as in: asyncq convert IN.h5 OUT.h5")
+        if self.to is not None and self.to not in KINDS:
+            raise UsageError(f"--to {self.to} is unknown; choose one of: {', '.join(KINDS)}")
+        if self.keras_version not in (None, 1, 2):
+            raise UsageError(f"--keras-version is {self.keras_version}; it must be 1, or 2 for Keras 2 and 3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoConfig(WeightsConfig):
+    """Print what is in a weights file, asyncq's or Keras'."""
+
+
+def convert(config: ConvertConfig) -> int:
+    """Write the weights in another format; returns the exit status."""
+    path = Path(config.output or "")
+    if path.exists() and path.samefile(config.file):
+        raise UsageError(f"{path} is the file to convert; name another one to write")
+    weights = read_weights(config)
+    kind = config.to or _kind(path, config)
+    said = ""
+    try:
+        if kind == "asyncq":
+            save_weights(path, weights)
+        elif kind == "keras":
+            save_keras(path, weights, config.keras_version)
+        elif kind == "safetensors":
+            save_safetensors(path, weights)
+        else:
+            difference = save_onnx(path, weights, network_of(weights, config.file))
+            said = f"; onnxruntime's outputs differ from ours by at most {difference:.1g}"
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    print(f"{path}: {kind}{said}")
+    return 0
+
+
+def _kind(output: Path, config: ConvertConfig) -> str:
+    kind = output.suffix.removeprefix(".")
+    if kind == "h5":
+        return "asyncq" if is_keras_file(read_weights_bytes(config.file)) else "keras"
+    if kind not in KINDS:
+        raise UsageError(f"{output} must end in .h5, .safetensors or .onnx, or --to must say what it is")
+    return kind
+
+
+def info(config: InfoConfig) -> int:
+    """Print what the file holds; returns the exit status."""
+    weights, content = read_weights(config), read_weights_bytes(config.file)
+    trained, keras = weights.config, weights.facts.get("keras")
+    writer = "asyncq"
+    if keras:
+        writer = "Keras 1" if keras["version"] == 1 else "Keras 2 or later"
+        writer += f" with {keras['backend']}, {keras['data_format']}"
+        writer += "" if is_keras_file(content) else ", converted"
+    count = sum(value.size for value in weights.parameters.values())
+    norm = ", LayerNorm" if trained.layer_norm else ""
+    lines = {
+        "file": f"{config.file}, {len(content):,} bytes",
+        "written by": writer,
+        "environment": _environment(weights.spec),
+        "observations": f"{list(weights.spec.observation_shape)} {weights.spec.frame_dtype} ({weights.spec.family})",
+        "actions": f"{weights.spec.actions}" + _names(weights.spec),
+        "method": trained.method,
+        "network": f"{trained.network}{norm}, {count:,} parameters",
+        "trained": _training(weights),
+    }
+    if not is_keras_file(content):
+        lines["versions"] = ", ".join(f"{package} {version}" for package, version in weights.versions.items())
+    for name, text in lines.items():
+        print(f"{name:13} {text}")
+    width = max(map(len, weights.parameters))
+    for name, value in weights.parameters.items():
+        print(f"  {name:{width}}  {value.dtype}{list(value.shape)}")
+    return 0
+
+
+def _environment(spec: EnvironmentSpec) -> str:
+    skip = "{} to {} at random".format(*spec.random_frame_skip) if spec.random_frame_skip else spec.frame_skip
+    sticky = f", sticky actions {spec.sticky:g}" if spec.family.startswith("atari") else ""
+    return f"{spec.env_id}, frame skip {skip}{sticky}"
+
+
+def _names(spec: EnvironmentSpec) -> str:
+    return ": " + ", ".join(action_names(spec)).lower() if spec.family.startswith("atari") else ""
+
+
+def _training(weights: TrainedWeights) -> str:
+    if "env_steps" not in weights.facts:
+        return "the file does not say how long"
+    text = f"{weights.facts['env_steps']:,} env steps"
+    if "episodic_return" in weights.facts:
+        text += f", training return {weights.facts['episodic_return']:.1f}"
+    return text

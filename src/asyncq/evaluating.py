@@ -1,0 +1,223 @@
+"""Measure an agent: many full games at once, one process a core, each game alone and from a seed of its own.
+
+What a game scores depends on its seed and not on the games beside it, so results repeat on any number of cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from scipy import stats
+
+from asyncq.agent import Agent, AgentConfig
+from asyncq.config import OpenStr, usable_cores
+from asyncq.envs import make_env, reset_with_seeds
+from asyncq.errors import UsageError
+from asyncq.processes import PLAYER_ENVIRONMENT, start_child
+from asyncq.storage.weights_file import package_versions
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(AgentConfig):
+    """Measure an agent: full games, raw unclipped score, the environment's own sticky actions."""
+
+    episodes: int = 30
+    """Games to play."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else."""
+    plot: OpenStr = None
+    """Draw a histogram of the scores into this .png or .svg file."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.episodes < 1:
+            raise UsageError(f"--episodes is {self.episodes}; it must be at least 1")
+        if self.plot is not None:
+            _check_plot(Path(self.plot))
+
+
+@dataclass(frozen=True)
+class Game:
+    """One full game."""
+
+    seed: int
+    score: float
+    """Sum of raw rewards."""
+    steps: int
+    """Env steps."""
+
+
+def evaluate(config: EvaluateConfig) -> int:
+    """Play the games, print what they scored; returns the exit status."""
+    agent = Agent(config)  # refuses what cannot be played before any process starts
+    games: list[Game] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, disable=not sys.stderr.isatty(), transient=True, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("games", total=config.episodes)
+        try:
+            for game in play_games(config, range(config.seed, config.seed + config.episodes)):
+                games.append(game)
+                mean = statistics.fmean(game.score for game in games)
+                progress.update(bar, advance=1, description=f"games, mean {mean:.1f}")
+        except PlayerDied as error:
+            print(f"asyncq: {error}", file=sys.stderr)
+            return 1
+    games.sort(key=lambda game: game.seed)
+    result = summarise(agent, config, games)
+    print(json.dumps(result) if config.json else _sentence(result))
+    if config.plot is not None:
+        _draw(Path(config.plot), result)
+    return 0
+
+
+class PlayerDied(Exception):
+    """A process that played games ended before them; what it said stands on stderr."""
+
+
+def play_games(config: AgentConfig, seeds: range) -> Iterator[Game]:
+    """One game from each of `seeds`, in the order in which they end. Raises PlayerDied."""
+    pipes, processes = [], []
+    left = deque(seeds)
+    try:
+        for index in range(min(usable_cores(), len(seeds))):
+            pipe, theirs = Pipe()
+            processes.append(start_child(f"player-{index}", PLAYER_ENVIRONMENT, _player, theirs, config))
+            theirs.close()  # so that the pipe ends with the process
+            pipe.send(left.popleft())
+            pipes.append(pipe)
+        while pipes:
+            for pipe in cast(list[Connection], wait(pipes)):
+                yield _next_game(pipe)
+                if left:
+                    pipe.send(left.popleft())
+                else:
+                    pipes.remove(pipe)
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def _next_game(pipe: Connection) -> Game:
+    try:
+        game: Game = pipe.recv()
+    except (EOFError, ConnectionError):
+        raise PlayerDied("a process that played games died; what it said is above") from None
+    return game
+
+
+def _player(pipe: Connection, config: AgentConfig) -> None:
+    torch.set_num_threads(1)
+    agent = Agent(config)
+    while True:
+        pipe.send(play_game(agent, pipe.recv()))
+
+
+def play_game(agent: Agent, seed: int) -> Game:
+    """One game to its end."""
+    torch.manual_seed(seed)
+    env = make_env(agent.spec, 1)
+    try:
+        observations, _ = reset_with_seeds(env, [seed])
+        score, steps, done = 0.0, 0, False
+        while not done:
+            observations, rewards, terminated, truncated, _ = env.step(agent.act(observations))
+            score += float(rewards[0])
+            steps += 1
+            done = bool(terminated[0] or truncated[0])
+    finally:
+        env.close()
+    return Game(seed, score, steps)
+
+
+def summarise(agent: Agent, config: EvaluateConfig, games: list[Game]) -> dict[str, Any]:
+    """The result of an evaluation, and the protocol that it followed."""
+    spec, scores = agent.spec, [game.score for game in games]
+    mean, low, high = confidence_interval(scores)
+    return {
+        "env": spec.env_id,
+        "episodes": len(games),
+        "mean": mean,
+        "std": statistics.pstdev(scores),
+        "confidence_interval": [low, high],
+        "median": statistics.median(scores),
+        "min": min(scores),
+        "max": max(scores),
+        "returns": scores,
+        "lengths": [game.steps for game in games],
+        "protocol": {
+            "score": "raw, unclipped, full games",
+            "confidence": CONFIDENCE,
+            "policy": agent.policy_name,
+            "sticky_actions": spec.sticky,
+            "frame_skip": spec.random_frame_skip or spec.frame_skip,
+            "frame_stack": spec.frame_stack,
+            "frame_shape": spec.frame_shape,
+            "preprocessing": spec.family,
+            "max_frames": spec.max_frames,
+            "seeds": [config.seed, config.seed + len(games) - 1],
+            "weights": str(config.file),
+            "method": agent.trained.method,
+            "network": agent.trained.network,
+            "trained_env": agent.trained.env,
+            "trained_env_steps": agent.facts.get("env_steps"),
+            "versions": package_versions(),
+        },
+    }
+
+
+def confidence_interval(scores: list[float]) -> tuple[float, float, float]:
+    """Mean and the bounds of its 95% interval by Student's t; with fewer than two different scores all are the mean."""
+    mean = statistics.fmean(scores)
+    if len(set(scores)) < 2:
+        return mean, mean, mean
+    low, high = stats.t.interval(CONFIDENCE, len(scores) - 1, loc=mean, scale=stats.sem(scores))
+    return mean, float(low), float(high)
+
+
+def _sentence(result: dict[str, Any]) -> str:
+    low, high = result["confidence_interval"]
+    return (
+        f"{result['env']}: {result['mean']:.2f} ± {result['std']:.2f} over {result['episodes']} games "
+        f"(95% of the mean {low:.2f} to {high:.2f}; median {result['median']:g}, min {result['min']:g}, "
+        f"max {result['max']:g}; {result['protocol']['policy']})"
+    )
+
+
+def _check_plot(path: Path) -> None:
+    if path.suffix not in (".png", ".svg"):
+        raise UsageError(f"--plot {path} must end in .png or .svg")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"cannot write {path}: {path.parent} is no directory that can be written to")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UsageError("--plot needs matplotlib: pip install asyncq[plot]") from error
+
+
+def _draw(path: Path, result: dict[str, Any]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.hist(result["returns"], bins=min(20, max(5, result["episodes"] // 2)), color="#4c72b0", edgecolor="white")
+    low, high = result["confidence_interval"]
+    axes.axvspan(low, high, color="#dd8452", alpha=0.3, label="95% interval of the mean")
+    axes.axvline(result["mean"], color="#dd8452", label=f"mean {result['mean']:.1f}")
+    axes.set(title=f"{result['env']}, {result['episodes']} games", xlabel="score", ylabel="games")
+    axes.legend()
+    figure.savefig(path, dpi=150)

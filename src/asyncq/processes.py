@@ -1,0 +1,69 @@
+"""What every child process needs: an environment of its own, no signals of the terminal, and an end with its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+"""They reach the whole process group, but the main process decides: children begin, and stay, with them blocked."""
+
+LEARNER_ENVIRONMENT = {
+    # large tensors come from the heap and stay there, instead of being mapped and faulted in anew at every step
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
+    "MALLOC_TOP_PAD_": str(1 << 24),
+    "MALLOC_ARENA_MAX": "2",
+}
+PLAYER_ENVIRONMENT = {**LEARNER_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+"""Of processes that play: they see no GPU and use one thread each."""
+
+
+def start_child(name: str, environment: dict[str, str], run: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """Start `run(*arguments)` in a new interpreter, never by fork: CUDA and torch's threads do not survive that."""
+    process = multiprocessing.get_context("spawn").Process(
+        target=_child_main, args=(run, *arguments), name=f"asyncq-{name}", daemon=True
+    )
+    resource_tracker.ensure_running()  # or the first start would start it, which lifts the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        with _environment(environment):
+            process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return process
+
+
+def _child_main(run: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        run(*arguments)
+    except Exception:
+        traceback.print_exc()
+        raise SystemExit(1) from None
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

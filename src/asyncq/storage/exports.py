@@ -1,0 +1,86 @@
+"""Weights for programs that know nothing of asyncq: safetensors, and ONNX with a check of what it computes."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asyncq.errors import UsageError
+from asyncq.networks import PolicyValueNetwork, QNetwork
+from asyncq.storage.files import write_whole
+from asyncq.storage.weights_file import TrainedWeights
+
+TOLERANCE = 1e-4
+"""How far an ONNX network's output x may lie from ours, as a share of 1 + |x|."""
+
+
+def save_safetensors(path: Path, weights: TrainedWeights) -> None:
+    """The tensors by name, with everything else as JSON in the metadata. Raises UsageError without the package."""
+    try:
+        from safetensors.numpy import save
+    except ImportError as error:
+        raise UsageError(f"writing {path} needs safetensors: pip install asyncq[convert]") from error
+    write_whole(path, save(weights.parameters, metadata=weights.metadata()))
+
+
+def save_onnx(path: Path, weights: TrainedWeights, network: PolicyValueNetwork | QNetwork) -> float:
+    """Write `network` as ONNX: `observations[B, ...]` in, `logits[B, A]` and `value[B]` out, or `q_values[B, A]`.
+
+    Returns the largest difference of its outputs in onnxruntime to ours on random observations, relative to 1 + their
+    size. Raises UsageError without the packages, or if that is above TOLERANCE.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"writing {path} needs onnx, onnxruntime, onnxscript: pip install asyncq[convert]") from error
+    names = ["logits", "value"] if isinstance(network, PolicyValueNetwork) else ["q_values"]
+    observations = _random_observations(weights, 32)
+    exported = _Exported(network, len(names)).eval()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that nothing here uses
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))  # the exporter's, about itself
+        program = torch.onnx.export(
+            exported, (observations,), input_names=["observations"], output_names=names,
+            dynamic_shapes=({0: torch.export.Dim("batch")},), dynamo=True, verbose=False,
+        )  # fmt: skip
+        expected = exported(observations)
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, weights.metadata())
+    content = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    found = session.run(names, {"observations": observations.numpy()})
+    difference = max(
+        float((np.abs(ours.numpy() - theirs) / (1 + np.abs(theirs))).max())
+        for ours, theirs in zip(expected, found, strict=True)
+    )
+    if not difference <= TOLERANCE:
+        raise UsageError(f"{path} is not written: onnxruntime's outputs are {difference:.1g} from ours")
+    write_whole(path, content)
+    return difference
+
+
+class _Exported(torch.nn.Module):
+    """A network without the outputs that nobody outside needs."""
+
+    def __init__(self, network: torch.nn.Module, outputs: int) -> None:
+        super().__init__()
+        self.network, self.outputs = network, outputs
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = self.network(observations)
+        return outputs[: self.outputs]
+
+
+def _random_observations(weights: TrainedWeights, count: int) -> Tensor:
+    spec, generator = weights.spec, np.random.default_rng(0)
+    shape = (count, *spec.observation_shape)
+    values = generator.normal(size=shape) if spec.kind == "vector" else generator.integers(256, size=shape)
+    return torch.as_tensor(values.astype(spec.frame_dtype))

@@ -1,0 +1,38 @@
+"""Files whole or not at all: written beside their place and then moved there; read, or refused with the reason."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from asyncq.errors import UsageError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Put `content` at `path`, synced to disk; what was there stays until all of it is. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_weights_bytes(path: Path) -> bytes:
+    """The bytes of a weights file. Raises UsageError if there is none that can be read."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory; give the weights file in it, such as {path / 'best.h5'}")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"there is no weights file {path}") from None
+    except OSError as error:
+        raise UsageError(f"weights file {path} cannot be read: {error.strerror}") from error
+    if not content:
+        raise UsageError(f"{path} is empty, and so no readable weights file")
+    return content

@@ -1,0 +1,78 @@
+"""Agents: weights find their environment and policy, and what does not fit is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asyncq.agent import Agent, AgentConfig
+from asyncq.errors import UsageError
+from untrained import untrained
+
+
+def test_sticky_setting_follows_the_id(tmp_path: Path) -> None:
+    weights = untrained(tmp_path / "w.h5", "ALE/Pong-v5")
+    assert Agent(AgentConfig(path=str(weights))).spec.sticky == 0.25
+    assert Agent(AgentConfig(path=str(weights), env="PongNoFrameskip-v4")).spec.sticky == 0.0
+
+
+def test_weights_for_another_environment_are_refused(tmp_path: Path) -> None:
+    weights = untrained(tmp_path / "w.h5", "ALE/Pong-v5")
+    for other in ("ALE/Breakout-v5", "ALE/Asterix-v5", "CartPole-v1"):
+        with pytest.raises(UsageError, match="trained on ALE/Pong-v5"):
+            Agent(AgentConfig(path=str(weights), env=other))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "name"),
+    [
+        ("a3c", {}, "sampled"),
+        ("a3c", {"sample": True}, "sampled"),
+        ("a3c", {"greedy": True}, "greedy"),
+        ("n-step-q", {}, "epsilon-greedy 0.001"),
+        ("n-step-q", {"greedy": True}, "greedy"),
+    ],
+)
+def test_policies_go_by_method_and_flags(method: str, settings: dict[str, bool], name: str, tmp_path: Path) -> None:
+    weights = untrained(tmp_path / "w.h5", "CartPole-v1", method)
+    agent = Agent(AgentConfig(path=str(weights), **settings))  # type: ignore[arg-type]
+    assert agent.policy_name == name
+    actions, outputs = agent.consider(np.zeros((3, 4), np.float32))
+    preferences = agent.preferences(outputs)
+    assert preferences.shape == (3, 2)
+    assert (method == "a3c") == bool(abs(float(preferences[0].sum()) - 1) < 1e-6)
+    if name == "greedy":
+        assert (actions == preferences.argmax(-1).numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "said"),
+    [
+        ("n-step-q", {"sample": True}, "--sample is for a3c"),
+        ("a3c", {"keras_backend": "theano"}, "is for Keras files"),
+    ],
+)
+def test_flags_of_other_weights_are_refused(
+    method: str, settings: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    weights = untrained(tmp_path / "w.h5", "CartPole-v1", method)
+    with pytest.raises(UsageError, match=said):
+        Agent(AgentConfig(path=str(weights), **settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "name one weights file"),
+        ({"path": "a.h5", "weights": "b.h5"}, "name one weights file"),
+        ({"path": "a.h5", "greedy": True, "sample": True}, "exclude each other"),
+        ({"path": "a.h5", "epsilon": 2.0}, "between 0 and 1"),
+        ({"path": "a.h5", "keras_backend": "jax"}, "theano, tensorflow"),
+        ({"path": "a.h5", "keras_data_format": "th"}, "channels_first, channels_last"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        AgentConfig(**settings)  # type: ignore[arg-type]

@@ -1,0 +1,65 @@
+"""Convert and info: the files say what becomes of them, nothing is overwritten by itself, and both kinds are shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asyncq.cli import run
+from asyncq.errors import UsageError
+from asyncq.storage.keras_file import load_keras
+from asyncq.storage.weights_file import load_weights
+from untrained import untrained
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Path:
+    return untrained(tmp_path / "ours.h5", "ALE/Breakout-v5", network="a3c", layer_norm=False)
+
+
+def test_h5_goes_both_ways(ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keras, back, old = tmp_path / "keras.h5", tmp_path / "back.h5", tmp_path / "old.h5"
+    run(["convert", str(ours), str(keras)])
+    run(["convert", str(keras), str(back)])
+    run(["convert", str(keras), str(old), "--to", "keras", "--keras-version", "1"])
+    assert capsys.readouterr().out.splitlines() == [f"{keras}: keras", f"{back}: asyncq", f"{old}: keras"]
+    assert load_keras(old).facts["keras"]["backend"] == "theano"
+    for loaded in (load_weights(back), load_keras(old)):
+        assert all(np.array_equal(loaded.parameters[n], v) for n, v in load_weights(ours).parameters.items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ours.h5"], "name the file to write"),
+        (["ours.h5", "ours.h5"], "is the file to convert"),
+        (["ours.h5", "w.pt"], "must end in .h5, .safetensors or .onnx"),
+        (["ours.h5", "w.h5", "--to", "caffe"], "asyncq, keras, safetensors, onnx"),
+        (["ours.h5", "w.h5", "--keras-version", "4"], "it must be 1, or 2"),
+        (["absent.h5", "w.h5"], "there is no weights file"),
+        (["ours.h5", "ours.h5/w.h5"], "cannot write"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused(
+    arguments: list[str], said: str, ours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ours.parent)
+    before = ours.read_bytes()
+    with pytest.raises(UsageError, match=said):
+        run(["convert", *arguments])
+    assert ours.read_bytes() == before and list(ours.parent.iterdir()) == [ours]
+
+
+def test_info_shows_either_kind(ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["convert", str(ours), str(tmp_path / "keras.h5")])
+    capsys.readouterr()
+    run(["info", str(ours)])
+    shown = capsys.readouterr().out
+    for part in ("ALE/Breakout-v5", "sticky actions 0.25", "noop, fire, right, left", "0 env steps", "asyncq 0."):
+        assert part in shown
+    run(["info", str(tmp_path / "keras.h5")])
+    shown = capsys.readouterr().out
+    for part in ("Keras 2 or later with tensorflow", "Breakout-v4, frame skip 2 to 4 at random", "float32[256, 2592]"):
+        assert part in shown

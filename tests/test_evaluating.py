@@ -1,0 +1,80 @@
+"""Evaluation: full games with raw scores, one JSON object, the same on any number of cores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asyncq import evaluating
+from asyncq.agent import Agent
+from asyncq.errors import UsageError
+from asyncq.evaluating import EvaluateConfig, PlayerDied, confidence_interval, evaluate, play_game, play_games
+from untrained import untrained
+
+
+def test_evaluation_prints_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = untrained(tmp_path / "w.h5", "CartPole-v1")
+    evaluate(EvaluateConfig(path=str(weights), episodes=7, seed=5, json=True))
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["returns"]) == len(result["lengths"]) == 7
+    assert result["mean"] == pytest.approx(np.mean(result["returns"]))
+    assert result["std"] == pytest.approx(np.std(result["returns"]))
+    low, high = result["confidence_interval"]
+    assert low < result["mean"] < high
+    assert result["returns"] == result["lengths"], "CartPole gives 1 a step"
+    assert result["protocol"]["seeds"] == [5, 11]
+    assert {"policy", "sticky_actions", "frame_skip", "frame_stack", "max_frames", "versions"} <= set(
+        result["protocol"]
+    )
+
+
+def test_a_game_depends_on_its_seed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1")))
+    agent = Agent(config)
+    alone = {seed: play_game(agent, seed) for seed in (12, 9, 10, 11)}
+    for cores in (1, 3):
+        monkeypatch.setattr(evaluating, "usable_cores", lambda cores=cores: cores)
+        together = {game.seed: game for game in play_games(config, range(9, 13))}
+        assert together == alone
+    assert len({game.score for game in alone.values()}) > 1
+
+
+def test_pong_games_are_played_to_the_end_with_raw_scores(tmp_path: Path) -> None:
+    agent = Agent(EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "PongNoFrameskip-v4"))))
+    game = play_game(agent, 1000)
+    assert -21 <= game.score <= -10 and game.score == int(game.score)
+    assert game.steps > 700
+
+
+def test_a_player_that_dies_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = EvaluateConfig(path=str(tmp_path / "absent.h5"))
+    with pytest.raises(PlayerDied, match="died"):
+        list(play_games(config, range(2)))
+    assert "there is no weights file" in capfd.readouterr().err
+
+
+def test_the_interval_is_students() -> None:
+    scores = [1.0, 2.0, 3.0, 4.0]
+    mean, low, high = confidence_interval(scores)
+    half = 3.182446 * np.std(scores, ddof=1) / 2  # t of 3 degrees of freedom at 97.5%
+    assert (mean, low, high) == pytest.approx((2.5, 2.5 - half, 2.5 + half), rel=1e-6)
+    assert confidence_interval([7.0]) == confidence_interval([7.0, 7.0]) == (7.0, 7.0, 7.0)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_the_histogram_is_a_picture(suffix: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    weights, plot = untrained(tmp_path / "w.h5", "CartPole-v1"), tmp_path / f"scores.{suffix}"
+    evaluate(EvaluateConfig(path=str(weights), episodes=3, plot=str(plot)))
+    assert plot.read_bytes().startswith(b"\x89PNG" if suffix == "png" else b"<?xml")
+
+
+@pytest.mark.parametrize(("plot", "said"), [("scores.pdf", "must end in"), ("absent/scores.png", "cannot write")])
+def test_a_histogram_that_cannot_be_written_is_refused_first(plot: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=said):
+        EvaluateConfig(path="w.h5", plot=str(tmp_path / plot))
