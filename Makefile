@@ -30,11 +30,11 @@ check: setup ## format, lint, types, tests
 
 # One shell runs the whole recipe. Its trap makes it wait, at Ctrl-C, until the training has stopped in order; the
 # training's exit status then ends the recipe.
-demo: setup ## train Pong, measure the agent over 30 games, record a video
+demo: setup ## train Pong without sticky actions, measure the agent over 30 games, record a video
 	@trap : INT; set -eu; run=runs/demo-$$(date +%Y%m%d-%H%M%S); best=$$run/best.h5; \
-	$(BIN)/asyncq train --method a3c --env ALE/Pong-v5 --target-return 18 --run-dir $$run; \
+	$(BIN)/asyncq train --method a3c --env PongNoFrameskip-v4 --target-return 18 --run-dir $$run; \
 	$(BIN)/asyncq evaluate $$best --episodes 30 --seed 1000; \
-	$(BIN)/asyncq play $$best --record $$run/pong.mp4; \
+	$(BIN)/asyncq play $$best --record $$run/pong.mp4 --overlay; \
 	seconds=$$(($$(date +%s) - $(BEGAN))); \
 	echo "weights: $$best"; \
 	echo "video:   $$run/pong.mp4"; \

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from asyncq.agent import Agent, AgentConfig
 from asyncq.errors import UsageError
@@ -39,7 +40,8 @@ def test_policies_go_by_method_and_flags(method: str, settings: dict[str, bool],
     weights = untrained(tmp_path / "w.h5", "CartPole-v1", method)
     agent = Agent(AgentConfig(path=str(weights), **settings))  # type: ignore[arg-type]
     assert agent.policy_name == name
-    actions, outputs = agent.consider(np.zeros((3, 4), np.float32))
+    outputs = agent.consider(np.zeros((3, 4), np.float32))
+    actions = agent.choose(outputs, torch.Generator())
     preferences = agent.preferences(outputs)
     assert preferences.shape == (3, 2)
     assert (method == "a3c") == bool(abs(float(preferences[0].sum()) - 1) < 1e-6)

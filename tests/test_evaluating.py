@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from asyncq import evaluating
-from asyncq.agent import Agent
 from asyncq.errors import UsageError
-from asyncq.evaluating import EvaluateConfig, PlayerDied, confidence_interval, evaluate, play_game, play_games
+from asyncq.evaluating import EvaluateConfig, PlayerDied, confidence_interval, evaluate, play_games
 from untrained import untrained
 
 
@@ -31,20 +30,20 @@ def test_evaluation_prints_one_json_object(tmp_path: Path, capsys: pytest.Captur
     )
 
 
-def test_a_game_depends_on_its_seed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1")))
-    agent = Agent(config)
-    alone = {seed: play_game(agent, seed) for seed in (12, 9, 10, 11)}
-    for cores in (1, 3):
+@pytest.mark.parametrize("method", ["a3c", "n-step-q"])
+def test_a_game_depends_on_its_seed_alone(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1", method)), epsilon=0.5)
+    results = []
+    for cores, seeds in ((1, range(9, 21)), (3, range(9, 21)), (1, range(20, 8, -1))):
         monkeypatch.setattr(evaluating, "usable_cores", lambda cores=cores: cores)
-        together = {game.seed: game for game in play_games(config, range(9, 13))}
-        assert together == alone
-    assert len({game.score for game in alone.values()}) > 1
+        results.append(sorted(play_games(config, seeds), key=lambda game: game.seed))
+    assert results[0] == results[1] == results[2]
+    assert len({game.score for game in results[0]}) > 1
 
 
 def test_pong_games_are_played_to_the_end_with_raw_scores(tmp_path: Path) -> None:
-    agent = Agent(EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "PongNoFrameskip-v4"))))
-    game = play_game(agent, 1000)
+    config = EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "PongNoFrameskip-v4")))
+    (game,) = play_games(config, range(1000, 1001))
     assert -21 <= game.score <= -10 and game.score == int(game.score)
     assert game.steps > 700
 

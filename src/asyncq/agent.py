@@ -102,17 +102,16 @@ class Agent:
         self.network = network_of(weights, config.file)
         self.policy, self.policy_name = _policy(self.heads, config)
 
-    def act(self, observations: Array) -> Array:
-        """Actions `[B]` for stacked `observations[B, ...]`."""
-        actions, _ = self.consider(observations)
-        return actions
-
-    def consider(self, observations: Array) -> tuple[Array, Outputs]:
-        """Actions `[B]`, and the network's outputs that they were chosen by."""
+    def consider(self, observations: Array) -> Outputs:
+        """The network's outputs for stacked `observations[B, ...]`."""
         with torch.inference_mode():
             outputs: Outputs = self.network(torch.as_tensor(observations))
-            actions, _ = self.policy.act(outputs)
-        return actions.numpy(), outputs
+        return outputs
+
+    def choose(self, outputs: Outputs, generator: torch.Generator) -> Array:
+        """Actions `[B]` by the network's outputs."""
+        actions, _ = self.policy.act(outputs, generator)
+        return actions.numpy()
 
     def preferences(self, outputs: Outputs) -> Tensor:
         """How much of each action `[B, A]`: its probability under a policy, or its value."""

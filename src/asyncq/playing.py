@@ -112,11 +112,12 @@ def _newest_weights(run_dir: Path) -> Path:
 
 
 def _play_game(agent: Agent, env: Any, seed: int, shows: list[Show], overlay: Overlay | None) -> float:
-    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     observations, _ = reset_with_seeds(env, [seed])
     score, done = 0.0, False
     while True:
-        actions, outputs = agent.consider(observations)
+        outputs = agent.consider(observations)
+        actions = agent.choose(outputs, generator)
         picture = env.render()[0]
         if overlay:
             preferences, value = agent.preferences(outputs)[0].tolist(), float(outputs[1][0])

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from asyncq.networks import Outputs
 
@@ -14,22 +14,24 @@ from asyncq.networks import Outputs
 class Policy(Protocol):
     """How actions `[B]` are chosen, and the log probability `[B]` with which each was."""
 
-    def act(self, outputs: Outputs) -> tuple[Tensor, Tensor]: ...
+    def act(self, outputs: Outputs, generator: Generator | None = None) -> tuple[Tensor, Tensor]: ...
 
 
 class SoftmaxPolicy:
     """Samples from the softmax of the logits."""
 
-    def act(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+    def act(self, outputs: Outputs, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         log_probs = outputs[0].float().log_softmax(-1)
-        actions = (log_probs - torch.empty_like(log_probs).exponential_().log_()).argmax(-1)  # the Gumbel-max trick
+        actions = (log_probs - torch.empty_like(log_probs).exponential_(generator=generator).log_()).argmax(
+            -1
+        )  # the Gumbel-max trick
         return actions, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
 class GreedyPolicy:
     """Takes the best action."""
 
-    def act(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+    def act(self, outputs: Outputs, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         actions = outputs[0].argmax(-1)
         return actions, torch.zeros(len(actions))
 
@@ -40,11 +42,11 @@ class EpsilonGreedyPolicy:
     def __init__(self, epsilon: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
         self.epsilon = torch.as_tensor(epsilon)
 
-    def act(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+    def act(self, outputs: Outputs, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         values, _ = outputs
         greedy = values.argmax(-1)
-        random = torch.randint(values.shape[-1], greedy.shape)
-        actions = torch.where(torch.rand(greedy.shape) < self.epsilon, random, greedy)
+        random = torch.randint(values.shape[-1], greedy.shape, generator=generator)
+        actions = torch.where(torch.rand(greedy.shape, generator=generator) < self.epsilon, random, greedy)
         chosen = self.epsilon / values.shape[-1] + (actions == greedy) * (1 - self.epsilon)
         return actions, chosen.log().float()
 

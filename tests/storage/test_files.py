@@ -32,10 +32,6 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
 
 def test_what_cannot_be_read_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "empty.h5").touch()
-    for path, said in (
-        (tmp_path, "is a directory"),
-        (tmp_path / "x.h5", "there is no"),
-        (tmp_path / "empty.h5", "empty"),
-    ):
+    for name, said in (("", "is a directory"), ("absent.h5", "there is no"), ("empty.h5", "empty")):
         with pytest.raises(UsageError, match=said):
-            read_weights_bytes(path)
+            read_weights_bytes(tmp_path / name)

@@ -193,8 +193,7 @@ def test_random_damage_never_ends_in_another_error(tmp_path: Path, monkeypatch: 
         path.write_bytes(damaged[:start] if copy % 10 == 0 else damaged)
         try:
             loaded = load_keras(path)
-        except UsageError as error:
-            assert "\n" not in str(error)
+        except UsageError:
             refused += 1
             continue
         assert {name: value.shape for name, value in loaded.parameters.items()} == shapes

@@ -15,9 +15,11 @@ from ale_py.env import AtariEnv
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import FrameStackObservation, TransformObservation
 from PIL import Image
-from skimage.color import rgb2gray
 
 from asyncq.envs.spec import FRAME_SHAPE, EnvironmentSpec
+
+LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
+"""Shares of red, green and blue in grey, those of scikit-image's rgb2gray, which takes five times as long."""
 
 
 def describe(registered: EnvSpec, frame_stack: int) -> EnvironmentSpec:
@@ -54,5 +56,4 @@ def grey_frame(screen: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarr
     """`screen[H, W, 3]` uint8 -> grey float32 of `shape`, 0 to 255 as every network here takes its pixels."""
     height, width = shape
     small = Image.fromarray(screen).resize((width, height), Image.Resampling.BILINEAR)
-    frame: np.ndarray[Any, Any] = (255 * rgb2gray(np.asarray(small))).astype(np.float32)
-    return frame
+    return np.asarray(small, np.float32) @ LUMINANCE
