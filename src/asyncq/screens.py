@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from asyncq.errors import UsageError
 from asyncq.shared import Array
@@ -30,16 +31,40 @@ def has_screen() -> bool:
 
 @contextlib.contextmanager
 def video(path: Path, fps: float) -> Iterator[Show]:
-    """Write pictures to an .mp4 or .gif file. Raises UsageError if it cannot be written."""
-    import imageio.v2 as imageio
+    """Write pictures to an .mp4 or .gif file, also those before an error. Raises UsageError if it cannot be written."""
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK) or path.is_dir():
+        raise UsageError(f"cannot write {path}: it is no file in a directory that can be written to")
+    with _gif(path, fps) if path.suffix == ".gif" else _mp4(path, fps) as show:
+        yield show
 
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"cannot write {path}: {path.parent} is no directory that can be written to")
+
+@contextlib.contextmanager
+def _gif(path: Path, fps: float) -> Iterator[Show]:
+    pictures: list[Image.Image] = []
+
+    def show(picture: Array) -> None:  # kept with a byte a pixel
+        pictures.append(Image.fromarray(picture).quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
+
     try:
-        if path.suffix == ".gif":
-            writer = imageio.get_writer(path, mode="I", duration=1000 / fps, loop=0)
-        else:
-            writer = imageio.get_writer(path, fps=fps, macro_block_size=2)
+        yield show
+    finally:
+        if pictures:
+            _save_gif(path, pictures, 1000 / fps)
+
+
+def _save_gif(path: Path, pictures: list[Image.Image], milliseconds: float) -> None:
+    try:
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _mp4(path: Path, fps: float) -> Iterator[Show]:
+    try:
+        import imageio.v2 as imageio
+
+        writer = imageio.get_writer(path, fps=fps, macro_block_size=2)
     except (ImportError, ValueError, OSError) as error:
         hint = "pip install asyncq[video] brings a video encoder, and .gif needs none"
         raise UsageError(f"cannot record {path}: {' '.join(str(error).split())}; {hint}") from error
