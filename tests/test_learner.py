@@ -155,7 +155,7 @@ def test_a_batch_in_which_every_step_reset_teaches_nothing(tmp_path: Path) -> No
     push(learner, 0)
     fragments = learner._drain()
     fragments[0].mask[...] = 0
-    learner._learn_from(learner._to_device(fragments))
+    learner.learn_from(learner.to_device(fragments))
     assert learner.updates == 0
     assert torch.equal(learner.weights, before)
 
@@ -187,7 +187,7 @@ def test_the_target_network_follows_at_its_interval(tmp_path: Path) -> None:
         push(learner, version)
         fragments = learner._drain()
         learner._count(fragments)
-        learner._learn_from(learner._to_device(fragments))
+        learner.learn_from(learner.to_device(fragments))
         newest = [parameter.detach() for parameter in learner.network.parameters()]
         assert follows(newest) is expected
         assert follows(initial) is (version == 0)
@@ -201,7 +201,7 @@ def test_without_an_interval_the_network_is_its_own_target(tmp_path: Path) -> No
 def test_the_gradient_is_clipped_to_its_greatest_norm(tmp_path: Path) -> None:
     learner, _ = make_learner(tmp_path, max_grad_norm=1e-3)
     push(learner, 0)
-    learner._learn_from(learner._to_device(learner._drain()))
+    learner.learn_from(learner.to_device(learner._drain()))
     norms = [parameter.grad.norm() for parameter in learner.network.parameters() if parameter.grad is not None]
     assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-3)
     assert learner.metrics.losses["grad_norm"][0] > 1e-2
@@ -240,7 +240,7 @@ def test_what_the_learner_learns_from_is_what_was_pushed(tmp_path: Path) -> None
     push(learner, 1, resets=1)
     fragments = learner._drain()
     copies = [copy.deepcopy(fragment) for fragment in fragments]
-    batch = learner._to_device(fragments)
+    batch = learner.to_device(fragments)
     assert learner.task.queue.fill == 0
     for fragment in fragments:  # the writer has the slots again
         fragment.frames[...] = fragment.rewards[...] = -1

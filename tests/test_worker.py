@@ -147,7 +147,7 @@ def test_epsilon_follows_the_env_steps_of_the_newest_weights(env_steps: int, exp
     task, _, network = make_task(method="n-step-q", **epsilons)
     worker = Worker(task, np.random.SeedSequence(1))
     task.board.publish(flatten_parameters(network).numpy(), Snapshot(4, env_steps))
-    assert worker._refresh()
+    assert worker.refresh()
     worker.env.close()
     assert isinstance(worker.policy, EpsilonGreedyPolicy)
     assert worker.policy.epsilon.tolist() == pytest.approx([expected] * ENVS)

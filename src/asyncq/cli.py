@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "measure an agent over full games",
     "convert": "write weights for Keras, safetensors or ONNX, or take them from Keras",
     "info": "print what is in a weights file",
+    "bench": "measure how fast this machine trains, and what limits it",
 }
 USAGE = "usage: asyncq COMMAND [FLAGS]\n\ncommands:\n" + "\n".join(
     f"  {name:10} {text}" for name, text in COMMANDS.items()
@@ -63,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"there is no command {command}; choose one of: {', '.join(COMMANDS)}{hint}")
     runners: dict[str, Callable[[list[str]], int]] = {
-        "train": _train, "play": _play, "evaluate": _evaluate, "convert": _convert, "info": _info,
+        "train": _train, "play": _play, "evaluate": _evaluate, "convert": _convert, "info": _info, "bench": _bench,
     }  # fmt: skip
     return runners[command](rest)
 
@@ -138,3 +139,9 @@ def _info(arguments: list[str]) -> int:
     from asyncq.converting import InfoConfig, info
 
     return info(parse(InfoConfig, "info", arguments))
+
+
+def _bench(arguments: list[str]) -> int:
+    from asyncq.bench import BenchConfig, bench
+
+    return bench(parse(BenchConfig, "bench", arguments))

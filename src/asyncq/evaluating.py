@@ -5,6 +5,7 @@ What a game scores depends on its seed and not on the games beside it, so result
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -104,16 +105,21 @@ def play_games(config: AgentConfig, seeds: range) -> Iterator[Game]:
             theirs.close()  # so that the pipe ends with the process
             pipes.append(pipe)
         for pipe, seed in zip(pipes * SIDE_BY_SIDE, seeds, strict=False):
-            pipe.send(seed)
+            _give(pipe, seed)
             left.popleft()
         for _ in seeds:
             pipe = cast(list[Connection], wait(pipes))[0]
             yield _next_game(pipe)
             if left:
-                pipe.send(left.popleft())
+                _give(pipe, left.popleft())
     finally:
         for process in processes:
             process.kill()
+
+
+def _give(pipe: Connection, seed: int) -> None:
+    with contextlib.suppress(ConnectionError):  # the process died, which its end of the pipe tells
+        pipe.send(seed)
 
 
 def _next_game(pipe: Connection) -> Game:

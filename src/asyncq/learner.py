@@ -72,14 +72,14 @@ class Learner:
 
     def learn(self) -> None:
         """The learner's whole loop."""
-        self._publish()
+        self.publish()
         self.next_report = time.monotonic() + self.config.report_interval
         reason = None
         while reason is None:
             fragments = self._drain()
             if fragments:
                 self._count(fragments)
-                self._learn_from(self._to_device(fragments))
+                self.learn_from(self.to_device(fragments))
             if time.monotonic() >= self.next_report:
                 self._report()
             if self.env_steps >= self.next_save:
@@ -110,7 +110,7 @@ class Learner:
             self.metrics.add_fragment(fragment, self.updates - fragment.weights_version)
         self.metrics.queue_fill.append(self.task.queue.fill)
 
-    def _to_device(self, fragments: Sequence[Fragment]) -> Batch:
+    def to_device(self, fragments: Sequence[Fragment]) -> Batch:
         """Copy the fragments out of their slots, side by side, and give the slots back."""
 
         def gather(name: str) -> Tensor:
@@ -131,7 +131,7 @@ class Learner:
         self.task.queue.release()
         return batch
 
-    def _learn_from(self, batch: Batch) -> None:
+    def learn_from(self, batch: Batch) -> None:
         config = self.config
         assert config.passes and config.batch_size
         self._set_learning_rate()
@@ -162,9 +162,9 @@ class Learner:
             self.target.load_state_dict(self.network.state_dict())
             self.next_target = self.env_steps + config.target_interval
         if self.updates % config.publish_interval == 0:
-            self._publish()
+            self.publish()
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
         self.task.board.publish(self.weights.cpu().numpy(), Snapshot(self.updates, self.env_steps))
 
     def _set_learning_rate(self) -> None:

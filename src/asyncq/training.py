@@ -9,6 +9,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import torch
 
 from asyncq.config import TrainConfig, usable_cores
-from asyncq.envs import describe
+from asyncq.envs import EnvironmentSpec, describe
 from asyncq.errors import UsageError
 from asyncq.experience import ExperienceQueue, FragmentLayout
 from asyncq.learner import LearnerTask
@@ -35,25 +37,13 @@ STOP_SECONDS = 8.0
 
 def train(config: TrainConfig) -> int:
     """Train as `config` says; returns the exit status: 0, 1 after a failure, or 128 + the signal that stopped it."""
-    spec = describe(config.env, config.imports, config.frame_stack, config.frame_skip)
-    config = config.resolved(spec.kind, spec.frame_skip)
-    spec = spec.resized(config.frame_size)
+    config, spec = settle(config)
     device = choose_device(config.device)
-    assert config.n_step and config.envs_per_process and config.network
-    layout = FragmentLayout(
-        config.n_step, config.envs_per_process, spec.frame_shape, spec.frame_dtype, spec.frame_stack
-    )
-    network = make_network(
-        config.network, METHODS[config.method].HEADS, spec.observation_shape, spec.actions, bool(config.layer_norm)
-    )
+    shared = Shared.make(config, spec)
     run_dir = prepare_run_dir(config)
-    queue = ExperienceQueue(layout, config.processes, config.queue_size)
-    board = WeightBoard(sum(parameter.numel() for parameter in network.parameters()))
-    status = StatusBoard(config.processes)
     reports, reports_out = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    spare_cores = usable_cores() - config.processes
-    learner = LearnerTask(config, spec, queue, board, status, reports_out, run_dir, device, max(1, spare_cores))
-    workers = [WorkerTask(index, config, spec, lane, board, status) for index, lane in enumerate(queue.lanes)]
+    learner, workers = tasks(config, spec, shared, device, run_dir, reports_out)
+    status = shared.status
     with Recorder(run_dir) as recorder, make_display(config, status, run_dir, device) as display, Signals() as signals:
         recorder.log(f"{config.method} on {config.env}, learner on {device}, {config.processes} workers")
 
@@ -71,6 +61,44 @@ def train(config: TrainConfig) -> int:
             supervisor.stop(STOP_SECONDS, hurry=lambda: signals.received >= 2)
         recorder.finish(outcome)
     return conclude(outcome, run_dir, recorder, signals)
+
+
+def settle(config: TrainConfig) -> tuple[TrainConfig, EnvironmentSpec]:
+    """Fill in what the environment and the method decide. Raises UsageError if they cannot work together."""
+    spec = describe(config.env, config.imports, config.frame_stack, config.frame_skip)
+    config = config.resolved(spec.kind, spec.frame_skip)
+    return config, spec.resized(config.frame_size)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the processes of a run share."""
+
+    queue: ExperienceQueue
+    board: WeightBoard
+    status: StatusBoard
+
+    @classmethod
+    def make(cls, config: TrainConfig, spec: EnvironmentSpec) -> Shared:
+        """Raises UsageError if the network cannot take the environment's observations."""
+        assert config.n_step and config.envs_per_process and config.network
+        heads = METHODS[config.method].HEADS
+        network = make_network(config.network, heads, spec.observation_shape, spec.actions, bool(config.layer_norm))
+        layout = FragmentLayout(
+            config.n_step, config.envs_per_process, spec.frame_shape, spec.frame_dtype, spec.frame_stack
+        )
+        queue = ExperienceQueue(layout, config.processes, config.queue_size)
+        return cls(queue, WeightBoard(sum(p.numel() for p in network.parameters())), StatusBoard(config.processes))
+
+
+def tasks(
+    config: TrainConfig, spec: EnvironmentSpec, shared: Shared, device: str, run_dir: Path, reports: Connection
+) -> tuple[LearnerTask, list[WorkerTask]]:
+    """What the learner and each worker are given."""
+    queue, board, status = shared.queue, shared.board, shared.status
+    threads = max(1, usable_cores() - config.processes)
+    learner = LearnerTask(config, spec, queue, board, status, reports, run_dir, device, threads)
+    return learner, [WorkerTask(index, config, spec, lane, board, status) for index, lane in enumerate(queue.lanes)]
 
 
 def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Display, signals: Signals) -> str:

@@ -91,16 +91,16 @@ class Worker:
                 fragment = lane.reserve(LOOK_AROUND_SECONDS)
                 continue
             status.set_state(index, WorkerState.PLAYING)
-            self._refresh()
-            self._fill(fragment)
+            self.refresh()
+            self.fill(fragment)
             lane.commit(self.version)
             status.add_steps(index, int(fragment.mask.sum()))
 
     def _wait_for_first_weights(self) -> None:
-        while not self.task.status.stopping and not self._refresh():
+        while not self.task.status.stopping and not self.refresh():
             time.sleep(0.01)
 
-    def _refresh(self) -> bool:
+    def refresh(self) -> bool:
         snapshot = self.task.board.read_if_newer(self.weights.numpy())
         if snapshot is None:
             return False
@@ -111,7 +111,7 @@ class Worker:
             self.policy = EpsilonGreedyPolicy(annealed_epsilon(config.epsilon_initial, self.final_epsilons, progress))
         return True
 
-    def _fill(self, fragment: Fragment) -> None:
+    def fill(self, fragment: Fragment) -> None:
         spec = self.task.spec
         fragment.frames[: spec.frame_stack] = spec.stacks(self.observations)
         for t in range(self.steps):

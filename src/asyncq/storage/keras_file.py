@@ -39,16 +39,7 @@ def load_keras(
 
     Raises UsageError if it is damaged, no network of 2016, or not for that game.
     """
-    try:
-        with h5py.File(io.BytesIO(read_weights_bytes(path)), "r") as file:
-            root = file.get("model_weights", file)
-            _check_names(root)
-            layers = list(_layers(root))
-            form = _format(file, root, layers, backend, data_format)
-    except UsageError:
-        raise
-    except Exception as error:  # of a damaged file HDF5 may say anything
-        raise UsageError(f"{path} is no readable weights file: damaged, cut short, or of another kind") from error
+    layers, form = _read(path, backend, data_format)
     try:
         parameters = from_keras(layers, form)
     except ValueError:
@@ -64,6 +55,18 @@ def load_keras(
     config = TrainConfig(method=method, env=spec.env_id, network=network, layer_norm=False, frame_stack=stack)
     facts = {"keras": dataclasses.asdict(form)}
     return TrainedWeights(parameters, config.resolved(spec.kind, spec.frame_skip), spec, facts)
+
+
+def _read(path: Path, backend: str | None, data_format: str | None) -> tuple[list[Layer], KerasFormat]:
+    content = io.BytesIO(read_weights_bytes(path))
+    try:
+        with h5py.File(content, "r") as file:
+            root = file.get("model_weights", file)
+            _check_names(root)
+            layers = list(_layers(root))
+            return layers, _format(file, root, layers, backend, data_format)
+    except Exception as error:  # of a damaged file HDF5 may say anything
+        raise UsageError(f"{path} is no readable weights file: damaged, cut short, or of another kind") from error
 
 
 def save_keras(path: Path, weights: TrainedWeights, version: int | None = None) -> None:

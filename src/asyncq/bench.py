@@ -1,0 +1,244 @@
+"""How fast this machine trains, how fast it could, and what keeps it from that.
+
+Every env step has to be emulated, inferred and learned once. Each of the three is timed alone, on one core, with the
+very worker and learner of a training; C cores that did nothing else would train at C / (sum of the three times).
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asyncq.config import OpenStr, TrainConfig, usable_cores
+from asyncq.envs import EnvironmentSpec
+from asyncq.errors import UsageError
+from asyncq.experience import Lane
+from asyncq.learner import Learner
+from asyncq.processes import PLAYER_ENVIRONMENT, start_child
+from asyncq.training import Shared, choose_device, settle, tasks
+from asyncq.worker import Worker
+
+WARM_UP_SECONDS = 15.0
+"""Of a training, until all processes run at their pace."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """Measure how fast this machine trains, how fast it could, and what keeps it from that. Let nothing run beside."""
+
+    env: str = "ALE/Pong-v5"
+    """Gymnasium id."""
+    method: str = "a3c"
+    """one-step-q, n-step-q or a3c."""
+    network: OpenStr = None
+    """a3c, nature, small or mlp (default: by method)."""
+    device: str = "auto"
+    """The learner's device: auto, cpu or cuda."""
+    precision: str = "float32"
+    """The learner's arithmetic: float32 or bf16."""
+    seconds: float = 5.0
+    """How long each part is timed; the training six times as long."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else."""
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0:
+            raise UsageError(f"--seconds is {self.seconds}; it must be greater than 0")
+
+    def training(self) -> TrainConfig:
+        return TrainConfig(
+            env=self.env, method=self.method, network=self.network, device=self.device, precision=self.precision
+        )
+
+
+def bench(config: BenchConfig) -> int:
+    """Measure, print; returns the exit status."""
+    training, spec = settle(config.training())
+    device = choose_device(training.device)
+    torch.set_num_threads(1)
+    result: dict[str, Any] = dict(time_parts(training, spec, device, config.seconds))
+    result |= time_queue(training, spec, config.seconds)
+    result["ideal_sps"] = ideal_sps(result, usable_cores(), device)
+    result["train_sps"] = time_training(training, 6 * config.seconds)
+    result["efficiency"] = result["train_sps"] / result["ideal_sps"]
+    result |= {"cores": usable_cores(), "device": device, "limit": limit(result, device)}
+    print(json.dumps(result) if config.json else table(result, training))
+    return 0
+
+
+def time_parts(config: TrainConfig, spec: EnvironmentSpec, device: str, seconds: float) -> dict[str, float]:
+    """Env steps a second of emulation, inference and learning, each alone on one core (learning: on its device)."""
+    alone = replace(config, processes=1, queue_size=-(-(config.batch_size or 1) // _steps(config)))
+    shared = Shared.make(alone, spec)
+    _, reports = Pipe()
+    learner_task, (worker_task,) = tasks(alone, spec, shared, device, Path(), reports)
+    learner, worker = Learner(learner_task), Worker(worker_task, np.random.SeedSequence(1))
+    learner.publish()
+    actions = np.random.default_rng(1).integers(spec.actions, size=(64, worker.envs))
+    turns = iter(range(sys.maxsize))
+
+    def infer() -> None:
+        with torch.inference_mode():
+            worker.policy.act(worker.network(torch.as_tensor(worker.observations)))
+
+    fragments = []
+    for _ in range(alone.queue_size):
+        fragment = worker_task.lane.reserve(0)
+        assert fragment is not None
+        worker.refresh()
+        worker.fill(fragment)
+        worker_task.lane.commit(worker.version)
+        fragments.append(shared.queue.take(0))
+
+    def learn() -> None:
+        learner.learn_from(learner.to_device([fragment for fragment in fragments if fragment]))
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    rates = {
+        "env_sps": worker.envs * rate(lambda: worker.env.step(actions[next(turns) % 64]), seconds),
+        "inference_sps": worker.envs * rate(infer, seconds),
+        "learner_sps": alone.queue_size * _steps(config) * rate(learn, seconds),
+    }
+    worker.env.close()
+    return rates
+
+
+def _steps(config: TrainConfig) -> int:
+    assert config.n_step and config.envs_per_process
+    return config.n_step * config.envs_per_process
+
+
+def rate(run: Callable[[], object], seconds: float) -> float:
+    """Calls a second: the median over ten stretches of a tenth of `seconds` each, after one to warm up."""
+    rates = []
+    for _ in range(11):
+        begin, calls = time.perf_counter(), 0
+        while (passed := time.perf_counter() - begin) < seconds / 10 or calls == 0:
+            run()
+            calls += 1
+        rates.append(calls / passed)
+    return statistics.median(rates[1:])
+
+
+def time_queue(config: TrainConfig, spec: EnvironmentSpec, seconds: float) -> dict[str, float]:
+    """Bytes of fragments a second through one lane, copied once on either side, and how long a fragment lies there."""
+    shared = Shared.make(replace(config, processes=1, queue_size=2), spec)
+    lane = shared.queue.lanes[0]
+    process = start_child("bench", PLAYER_ENVIRONMENT, _write_fragments, lane)
+    waits, copied, begin = [], 0, 0.0
+    while not begin or time.perf_counter() - begin < seconds:
+        fragment = shared.queue.take(1.0)
+        if fragment is None:
+            continue
+        begin = begin or time.perf_counter()
+        waits.append(time.monotonic_ns() - fragment.finished_ns)
+        fragment.frames.copy()
+        shared.queue.release()
+        copied += lane.layout.slot_size()
+    passed = time.perf_counter() - begin
+    process.kill()
+    process.join()
+    return {"queue_gb_s": copied / passed / 1e9, "hand_off_ms": statistics.median(waits) / 1e6}
+
+
+def _write_fragments(lane: Lane) -> None:
+    frames = None
+    while True:
+        fragment = lane.reserve(1.0)
+        if fragment is not None:
+            frames = np.ones_like(fragment.frames) if frames is None else frames
+            fragment.frames[:] = frames
+            lane.commit(0)
+
+
+def ideal_sps(result: dict[str, float], cores: int, device: str) -> float:
+    """What `cores` could train if they did nothing but the three parts; a GPU learns while they play."""
+    playing = 1 / result["env_sps"] + 1 / result["inference_sps"]
+    if device == "cuda":
+        return min(cores / playing, result["learner_sps"])
+    return cores / (playing + 1 / result["learner_sps"])
+
+
+def time_training(config: TrainConfig, seconds: float) -> float:
+    """Env steps a second of a real training, from WARM_UP_SECONDS after its first report on."""
+    with tempfile.TemporaryDirectory(prefix="asyncq-bench-") as folder:
+        settings, run_dir = Path(folder) / "settings.json", Path(folder) / "run"
+        endless = replace(config, total_steps=10**9, report_interval=1.0)
+        settings.write_text(json.dumps(endless.to_json()))
+        command = [sys.executable, "-m", "asyncq", "train", "--config", str(settings), "--run-dir", str(run_dir)]
+        with subprocess.Popen([*command, "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                reports = _reports_of(process, run_dir / "metrics.jsonl", seconds)
+            finally:
+                process.send_signal(signal.SIGINT)
+    counted = [report for report in reports if report["seconds"] >= reports[0]["seconds"] + WARM_UP_SECONDS]
+    return float(np.median([report["sps"] for report in counted]))
+
+
+def _reports_of(process: subprocess.Popen[bytes], metrics: Path, seconds: float) -> list[dict[str, Any]]:
+    """All reports of a training, from when its warm-up has lasted `seconds` more."""
+    reports: list[dict[str, Any]] = []
+    while not reports or reports[-1]["seconds"] - reports[0]["seconds"] < WARM_UP_SECONDS + seconds:
+        if process.poll() is not None:
+            raise UsageError("the training ended by itself; asyncq train says why")
+        time.sleep(0.5)
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        reports = [report for report in map(json.loads, lines) if report["env_steps"]]
+    return reports
+
+
+def limit(result: dict[str, float], device: str) -> str:
+    """What costs most, and what would help."""
+    parts = {"env_sps": "emulation", "inference_sps": "inference", "learner_sps": "learning"}
+    slowest = min(parts, key=lambda name: result[name])
+    help_by = {
+        "env_sps": "only more or faster cores help",
+        "inference_sps": "a smaller --network or more --envs-per-process helps",
+        "learner_sps": "fewer --passes, a smaller --network or a GPU helps"
+        + (", and --precision bf16, which this processor has" if _has_bf16(device) else ""),
+    }
+    return f"{parts[slowest]} costs most: {help_by[slowest]}"
+
+
+def _has_bf16(device: str) -> bool:
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def table(result: dict[str, Any], config: TrainConfig) -> str:
+    """The result for people."""
+    total = sum(1 / result[name] for name in ("env_sps", "inference_sps", "learner_sps"))
+
+    def part(text: str, name: str) -> str:
+        microseconds, share = 1e6 / result[name], 100 / result[name] / total
+        return f"{text:24} {result[name]:9,.0f} SPS   {microseconds:6,.0f} us a step   {share:3.0f}%"
+
+    cores = f"ideal, {result['cores']} cores"
+    where = "one core" if result["device"] == "cpu" else result["device"]
+    return "\n".join(
+        [
+            f"{config.method} on {config.env}, network {config.network}, {config.passes} passes, {config.precision}",
+            part("emulation, one core", "env_sps"),
+            part("inference, one core", "inference_sps"),
+            part(f"learning, {where}", "learner_sps"),
+            f"{'queue':24} {result['queue_gb_s']:9.2f} GB/s  {1000 * result['hand_off_ms']:6,.0f} us to hand over",
+            f"{cores:24} {result['ideal_sps']:9,.0f} SPS",
+            f"{'training':24} {result['train_sps']:9,.0f} SPS   {100 * result['efficiency']:.0f}% of the ideal",
+            result["limit"],
+        ]
+    )

@@ -1,0 +1,45 @@
+"""The bench: its arithmetic, and every part of it once on a real environment."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from asyncq import bench
+from asyncq.bench import ideal_sps, limit, rate
+from asyncq.cli import run
+
+PARTS = {"env_sps": 4000.0, "inference_sps": 8000.0, "learner_sps": 2000.0}
+
+
+def test_the_ideal_does_each_part_once_a_step() -> None:
+    a_step = 250e-6 + 125e-6 + 500e-6
+    assert ideal_sps(PARTS, 2, "cpu") == pytest.approx(2 / a_step)
+
+
+def test_a_gpu_learns_while_the_cores_play() -> None:
+    assert ideal_sps(PARTS, 2, "cuda") == 2000
+    assert ideal_sps({**PARTS, "learner_sps": 1e6}, 2, "cuda") == pytest.approx(2 / 375e-6)
+
+
+@pytest.mark.parametrize(
+    ("slow", "said"), [("env_sps", "emulation"), ("inference_sps", "inference"), ("learner_sps", "learning")]
+)
+def test_the_slowest_part_is_the_limit(slow: str, said: str) -> None:
+    assert limit({**PARTS, slow: 100.0}, "cpu").startswith(said)
+
+
+def test_a_rate_is_calls_a_second() -> None:
+    assert rate(lambda: time.sleep(0.01), 0.5) == pytest.approx(100, rel=0.3)
+
+
+def test_a_bench_measures_every_part(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(bench, "WARM_UP_SECONDS", 2.0)
+    run(["bench", "--env", "CartPole-v1", "--method", "n-step-q", "--seconds", "0.5", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    for name in ("env_sps", "inference_sps", "learner_sps", "queue_gb_s", "hand_off_ms", "ideal_sps", "train_sps"):
+        assert result[name] > 0
+    assert result["efficiency"] == pytest.approx(result["train_sps"] / result["ideal_sps"])
+    assert result["limit"]
