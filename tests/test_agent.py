@@ -53,6 +53,7 @@ def test_policies_go_by_method_and_flags(method: str, settings: dict[str, bool],
     ("method", "settings", "said"),
     [
         ("n-step-q", {"sample": True}, "--sample is for a3c"),
+        ("a3c", {"epsilon": 0.1}, "--epsilon is for the Q methods"),
         ("a3c", {"keras_backend": "theano"}, "is for Keras files"),
     ],
 )
@@ -67,8 +68,10 @@ def test_flags_of_other_weights_are_refused(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({}, "name one weights file"),
-        ({"path": "a.h5", "weights": "b.h5"}, "name one weights file"),
+        ({}, "name a weights file"),
+        ({"path": "a.h5", "weights": "b.h5"}, "two weights files"),
+        ({"path": "a.h5", "greedy": True, "epsilon": 0.1}, "leave --epsilon out"),
+        ({"path": "a.h5", "epsilon": -1.0}, "between 0 and 1"),
         ({"path": "a.h5", "greedy": True, "sample": True}, "exclude each other"),
         ({"path": "a.h5", "epsilon": 2.0}, "between 0 and 1"),
         ({"path": "a.h5", "keras_backend": "jax"}, "theano, tensorflow"),

@@ -39,7 +39,10 @@ def test_h5_goes_both_ways(ours: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (["ours.h5", "w.h5", "--to", "caffe"], "asyncq, keras, safetensors, onnx"),
         (["ours.h5", "w.h5", "--keras-version", "4"], "it must be 1, or 2"),
         (["absent.h5", "w.h5"], "there is no weights file"),
-        (["ours.h5", "ours.h5/w.h5"], "cannot write"),
+        (["ours.h5", "absent/w.h5"], "there is no directory absent"),
+        (["ours.h5", "w.onnx", "--to", "safetensors"], "change one of them"),
+        (["ours.h5", "w.onnx", "--keras-version", "1"], "is for Keras files"),
+        (["ours.onnx", "w.h5"], "can be written but not read"),
     ],
 )
 def test_what_cannot_be_converted_is_refused(

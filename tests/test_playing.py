@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asyncq import playing
+from asyncq import playing, screens
 from asyncq.errors import UsageError
 from asyncq.overlay import HEIGHT, PANEL
 from asyncq.playing import PlayConfig, play
@@ -76,7 +76,26 @@ def test_following_a_run_that_saves_nothing_ends(tmp_path: Path, monkeypatch: py
         play(PlayConfig(follow=str(tmp_path)))
 
 
-def test_unwritable_recording_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "said"), [("absent/game.gif", "there is no directory"), ("folder.mp4", "directory")])
+def test_unwritable_recording_is_refused(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.mp4").mkdir()
     weights = untrained(tmp_path / "w.h5", "CartPole-v1")
-    with pytest.raises(UsageError, match="cannot write"):
-        play(PlayConfig(path=str(weights), record=str(tmp_path / "absent" / "game.gif")))
+    with pytest.raises(UsageError, match=said):
+        play(PlayConfig(path=str(weights), record=str(tmp_path / name)))
+
+
+def test_an_encoder_that_fails_leaves_the_earlier_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    weights, video = untrained(tmp_path / "w.h5", "CartPole-v1"), tmp_path / "game.mp4"
+    video.write_bytes(b"earlier")
+    monkeypatch.setattr(screens, "_frames", lambda *_: 0)  # as on a full disk
+    with pytest.raises(UsageError, match="encoder failed"):
+        play(PlayConfig(path=str(weights), record=str(video)))
+    assert video.read_bytes() == b"earlier"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["game.mp4", "w.h5"]
+
+
+def test_what_was_recorded_without_a_name_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("X-v0.gif").write_text("precious")
+    assert playing._free_name("X-v0") == Path("X-v0-2.gif")

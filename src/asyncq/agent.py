@@ -11,7 +11,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from asyncq.config import OpenStr
+from asyncq.config import OpenFloat, OpenStr
 from asyncq.envs import EnvironmentSpec, describe, describe_2016, same_task
 from asyncq.errors import UsageError
 from asyncq.methods import METHODS
@@ -22,6 +22,9 @@ from asyncq.storage.files import read_weights_bytes
 from asyncq.storage.keras_file import is_keras_file, load_keras
 from asyncq.storage.keras_layout import BACKENDS, DATA_FORMATS
 from asyncq.storage.weights_file import TrainedWeights, load_weights
+
+EPSILON = 0.001
+"""Share of random actions with which action values are played, unless said otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +45,10 @@ class WeightsConfig:
     """Keras files: channels_first or channels_last (default: what the file says, else channels_first)."""
 
     def __post_init__(self) -> None:
-        if (self.path is None) == (self.weights is None):
-            raise UsageError("name one weights file, such as runs/NAME/best.h5")
+        if self.path and self.weights:
+            raise UsageError(f"two weights files are named, {self.path} and {self.weights}; name one")
+        if not self.path and not self.weights:
+            raise UsageError("name a weights file, such as runs/NAME/best.h5")
         for flag, value, known in (
             ("--keras-backend", self.keras_backend, BACKENDS),
             ("--keras-data-format", self.keras_data_format, DATA_FORMATS),
@@ -58,6 +63,8 @@ class WeightsConfig:
 
 def read_weights(config: WeightsConfig) -> TrainedWeights:
     """The weights that `config` names, whoever wrote them. Raises UsageError if they cannot be read."""
+    if config.file.suffix in (".safetensors", ".onnx"):
+        raise UsageError(f"{config.file} can be written but not read; use the .h5 that it was made from")
     if is_keras_file(read_weights_bytes(config.file)):
         return load_keras(config.file, config.env, config.keras_backend, config.keras_data_format)
     for flag, value in (("--keras-backend", config.keras_backend), ("--keras-data-format", config.keras_data_format)):
@@ -78,17 +85,19 @@ class AgentConfig(WeightsConfig):
     """Always take the best action (default: a3c samples its policy, the Q methods use --epsilon)."""
     sample: bool = False
     """a3c: sample from the policy, as it does by default."""
-    epsilon: float = 0.001
-    """Q methods: share of random actions."""
+    epsilon: OpenFloat = None
+    """Q methods: share of random actions (default: 0.001)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.epsilon <= 1:
+        if self.epsilon is not None and not 0 <= self.epsilon <= 1:
             raise UsageError(f"--epsilon is {self.epsilon}; it must lie between 0 and 1")
         if self.seed < 0:
             raise UsageError(f"--seed is {self.seed}; it must be at least 0")
         if self.greedy and self.sample:
             raise UsageError("--greedy and --sample exclude each other; give one of them")
+        if self.greedy and self.epsilon:
+            raise UsageError("--greedy takes no random actions, so leave --epsilon out")
 
 
 class Agent:
@@ -151,7 +160,10 @@ def _policy(heads: str, config: AgentConfig) -> tuple[Policy, str]:
     if config.greedy:
         return GreedyPolicy(), "greedy"
     if heads == "policy-value":
+        if config.epsilon is not None:
+            raise UsageError("--epsilon is for the Q methods; a3c samples its policy, or is --greedy")
         return SoftmaxPolicy(), "sampled"
     if config.sample:
         raise UsageError("--sample is for a3c; action values are played with --greedy or --epsilon")
-    return EpsilonGreedyPolicy(np.array([config.epsilon])), f"epsilon-greedy {config.epsilon:g}"
+    epsilon = EPSILON if config.epsilon is None else config.epsilon
+    return EpsilonGreedyPolicy(np.array([epsilon])), f"epsilon-greedy {epsilon:g}"

@@ -41,7 +41,7 @@ def main() -> None:
     try:
         sys.exit(run(sys.argv[1:]))
     except UsageError as error:
-        print(f"asyncq: {error}", file=sys.stderr)
+        print("asyncq:", str(error).replace("\n", " "), file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,7 +12,7 @@ from asyncq.config import OpenInt, OpenStr
 from asyncq.envs import EnvironmentSpec, action_names
 from asyncq.errors import UsageError
 from asyncq.storage.exports import save_onnx, save_safetensors
-from asyncq.storage.files import read_weights_bytes
+from asyncq.storage.files import read_weights_bytes, refuse_unwritable
 from asyncq.storage.keras_file import is_keras_file, save_keras
 from asyncq.storage.weights_file import TrainedWeights, save_weights
 
@@ -51,8 +51,11 @@ def convert(config: ConvertConfig) -> int:
     path = Path(config.output or "")
     if path.exists() and path.samefile(config.file):
         raise UsageError(f"{path} is the file to convert; name another one to write")
+    refuse_unwritable(path)
     weights = read_weights(config)
-    kind = config.to or _kind(path, config)
+    kind = _kind(path, config)
+    if config.keras_version and kind != "keras":
+        raise UsageError(f"--keras-version is for Keras files, but {path} becomes {kind}; leave it out")
     said = ""
     try:
         if kind == "asyncq":
@@ -72,6 +75,10 @@ def convert(config: ConvertConfig) -> int:
 
 def _kind(output: Path, config: ConvertConfig) -> str:
     kind = output.suffix.removeprefix(".")
+    if config.to is not None:
+        if kind in KINDS and kind != config.to:
+            raise UsageError(f"{output} ends in .{kind}, but --to says {config.to}; change one of them")
+        return config.to
     if kind == "h5":
         return "asyncq" if is_keras_file(read_weights_bytes(config.file)) else "keras"
     if kind not in KINDS:

@@ -6,8 +6,8 @@ What a game scores depends on its seed and not on the games beside it, so result
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-import os
 import statistics
 import sys
 from collections import deque
@@ -30,7 +30,9 @@ from asyncq.envs import EnvironmentSpec, make_env, reset_with_seeds
 from asyncq.errors import UsageError
 from asyncq.processes import PLAYER_ENVIRONMENT, start_child
 from asyncq.shared import Array
+from asyncq.storage.files import refuse_unwritable, write_whole
 from asyncq.storage.weights_file import package_versions
+from asyncq.worker import TRAINING_SEEDS
 
 CONFIDENCE = 0.95
 SIDE_BY_SIDE = 8
@@ -52,6 +54,8 @@ class EvaluateConfig(AgentConfig):
         super().__post_init__()
         if self.episodes < 1:
             raise UsageError(f"--episodes is {self.episodes}; it must be at least 1")
+        if self.seed + self.episodes > TRAINING_SEEDS:
+            raise UsageError(f"--seed is {self.seed}; from {TRAINING_SEEDS} on, seeds are those of training")
         if self.plot is not None:
             _check_plot(Path(self.plot))
 
@@ -179,13 +183,12 @@ def step_together(agent: Agent, games: list[GameInPlay]) -> None:
 def summarise(agent: Agent, config: EvaluateConfig, games: list[Game]) -> dict[str, Any]:
     """The result of an evaluation, and the protocol that it followed."""
     spec, scores = agent.spec, [game.score for game in games]
-    mean, low, high = confidence_interval(scores)
     return {
         "env": spec.env_id,
         "episodes": len(games),
-        "mean": mean,
+        "mean": statistics.fmean(scores),
         "std": statistics.pstdev(scores),
-        "confidence_interval": [low, high],
+        "confidence_interval": confidence_interval(scores),
         "median": statistics.median(scores),
         "min": min(scores),
         "max": max(scores),
@@ -212,29 +215,29 @@ def summarise(agent: Agent, config: EvaluateConfig, games: list[Game]) -> dict[s
     }
 
 
-def confidence_interval(scores: list[float]) -> tuple[float, float, float]:
-    """Mean and the bounds of its 95% interval by Student's t; with fewer than two different scores all are the mean."""
-    mean = statistics.fmean(scores)
-    if len(set(scores)) < 2:
-        return mean, mean, mean
-    low, high = stats.t.interval(CONFIDENCE, len(scores) - 1, loc=mean, scale=stats.sem(scores))
-    return mean, float(low), float(high)
+def confidence_interval(scores: list[float]) -> tuple[float, float] | None:
+    """Bounds of the 95% interval of the mean, by Student's t; None for a single game."""
+    if len(scores) < 2:
+        return None
+    mean, error = statistics.fmean(scores), float(stats.sem(scores))
+    low, high = stats.t.interval(CONFIDENCE, len(scores) - 1, loc=mean, scale=error) if error else (mean, mean)
+    return float(low), float(high)
 
 
 def _sentence(result: dict[str, Any]) -> str:
-    low, high = result["confidence_interval"]
+    interval = result["confidence_interval"]
+    certain = "95% of the mean {:.2f} to {:.2f}; ".format(*interval) if interval else ""
     return (
         f"{result['env']}: {result['mean']:.2f} ± {result['std']:.2f} over {result['episodes']} games "
-        f"(95% of the mean {low:.2f} to {high:.2f}; median {result['median']:g}, min {result['min']:g}, "
-        f"max {result['max']:g}; {result['protocol']['policy']})"
+        f"({certain}median {result['median']:g}, min {result['min']:g}, max {result['max']:g}; "
+        f"{result['protocol']['policy']})"
     )
 
 
 def _check_plot(path: Path) -> None:
     if path.suffix not in (".png", ".svg"):
-        raise UsageError(f"--plot {path} must end in .png or .svg")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"cannot write {path}: {path.parent} is no directory that can be written to")
+        raise UsageError(f"--plot {path} must be a file name that ends in .png or .svg")
+    refuse_unwritable(path)
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -247,9 +250,14 @@ def _draw(path: Path, result: dict[str, Any]) -> None:
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
     axes.hist(result["returns"], bins=min(20, max(5, result["episodes"] // 2)), color="#4c72b0", edgecolor="white")
-    low, high = result["confidence_interval"]
-    axes.axvspan(low, high, color="#dd8452", alpha=0.3, label="95% interval of the mean")
+    if result["confidence_interval"]:
+        axes.axvspan(*result["confidence_interval"], color="#dd8452", alpha=0.3, label="95% interval of the mean")
     axes.axvline(result["mean"], color="#dd8452", label=f"mean {result['mean']:.1f}")
     axes.set(title=f"{result['env']}, {result['episodes']} games", xlabel="score", ylabel="games")
     axes.legend()
-    figure.savefig(path, dpi=150)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix[1:], dpi=150)
+    try:
+        write_whole(path, picture.getvalue())
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error

@@ -21,6 +21,7 @@ from asyncq.envs import EnvironmentSpec, action_names, make_env, reset_with_seed
 from asyncq.errors import UsageError
 from asyncq.overlay import Overlay
 from asyncq.screens import Show, WindowClosed, has_screen, video, window
+from asyncq.storage.files import refuse_unwritable
 
 FOLLOW_PATIENCE = 60.0
 """Seconds that --follow waits for a run's first weights."""
@@ -50,14 +51,15 @@ class PlayConfig(AgentConfig):
             raise UsageError("--follow takes the weights from its run; leave the weights file out")
         if self.episodes is not None and self.episodes < 1:
             raise UsageError(f"--episodes is {self.episodes}; it must be at least 1")
-        if self.fps is not None and not self.fps > 0:
-            raise UsageError(f"--fps is {self.fps}; it must be greater than 0")
-        if self.record is not None and Path(self.record).suffix not in (".mp4", ".gif"):
-            raise UsageError(f"--record {self.record} must end in .mp4 or .gif")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise UsageError(f"--fps is {self.fps}; it must be greater than 0, and at most 1000")
+        if self.record is not None and Path(self.record).suffix.lower() not in (".mp4", ".gif"):
+            raise UsageError(f"--record {self.record} must be a file name that ends in .mp4 or .gif")
 
 
 def play(config: PlayConfig) -> int:
     """Show or record games; returns the exit status."""
+    began = time.time()
     agents = _agents(config)
     agent = next(agents)
     record = Path(config.record) if config.record else None
@@ -65,7 +67,8 @@ def play(config: PlayConfig) -> int:
     if not on_screen:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a screen
     if not has_screen() and (config.render or record is None):
-        record = record or Path(f"{agent.spec.env_id.replace('/', '-')}.gif")
+        record = record or _free_name(agent.spec.env_id.replace("/", "-"))
+        refuse_unwritable(record)
         print(f"asyncq: no screen here; recording to {record}", file=sys.stderr)
     endless = config.follow is not None and record is None
     games = count() if config.episodes is None and endless else range(config.episodes or 1)
@@ -81,6 +84,10 @@ def play(config: PlayConfig) -> int:
                 print(f"game {game + 1}: {score:g}", flush=True)
     except WindowClosed:
         pass
+    except KeyboardInterrupt:
+        if record and record.exists() and record.stat().st_mtime >= began:
+            print(f"asyncq: stopped; what was played so far is in {record}", file=sys.stderr)
+        return 130
     except gym.error.DependencyNotInstalled as error:
         raise UsageError(f"{agent.spec.env_id} cannot be drawn: {' '.join(str(error).split())}") from error
     finally:
@@ -88,6 +95,12 @@ def play(config: PlayConfig) -> int:
     if record:
         print(f"video in {record}")
     return 0
+
+
+def _free_name(stem: str) -> Path:
+    """A .gif in the current directory that is not there yet."""
+    names = chain([f"{stem}.gif"], (f"{stem}-{number}.gif" for number in count(2)))
+    return next(path for path in map(Path, names) if not path.exists())
 
 
 def _agents(config: PlayConfig) -> Iterator[Agent]:
@@ -103,10 +116,13 @@ def _newest_weights(run_dir: Path) -> Path:
     """The weights file written last in `run_dir`; waits for the first. Raises UsageError if none comes."""
     if not (run_dir / "config.json").is_file():
         raise UsageError(f"--follow {run_dir} is no run directory: there is no config.json in it")
-    deadline = time.monotonic() + FOLLOW_PATIENCE
+    deadline, said = time.monotonic() + FOLLOW_PATIENCE, False
     while not (files := [*run_dir.glob("*.h5"), *run_dir.glob("weights/*.h5")]):
         if time.monotonic() > deadline:
             raise UsageError(f"{run_dir} has no weights yet; they come with its first save or its first record")
+        if not said:
+            print(f"asyncq: waiting for the first weights of {run_dir}", file=sys.stderr)
+            said = True
         time.sleep(0.5)
     return max(files, key=lambda file: file.stat().st_mtime_ns)
 

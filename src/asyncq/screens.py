@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 
 from asyncq.errors import UsageError
 from asyncq.shared import Array
+from asyncq.storage.files import refuse_unwritable, write_whole
 
 Show = Callable[[Array], None]
 """Takes one RGB picture, `[H, W, 3]` uint8."""
@@ -31,10 +33,12 @@ def has_screen() -> bool:
 
 @contextlib.contextmanager
 def video(path: Path, fps: float) -> Iterator[Show]:
-    """Write pictures to an .mp4 or .gif file, also those before an error. Raises UsageError if it cannot be written."""
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK) or path.is_dir():
-        raise UsageError(f"cannot write {path}: it is no file in a directory that can be written to")
-    with _gif(path, fps) if path.suffix == ".gif" else _mp4(path, fps) as show:
+    """Write pictures to an .mp4 or .gif file, whole or not at all, but also those before an error.
+
+    Raises UsageError if it cannot be written.
+    """
+    refuse_unwritable(path)
+    with _gif(path, fps) if path.suffix.lower() == ".gif" else _mp4(path, fps) as show:
         yield show
 
 
@@ -53,8 +57,10 @@ def _gif(path: Path, fps: float) -> Iterator[Show]:
 
 
 def _save_gif(path: Path, pictures: list[Image.Image], milliseconds: float) -> None:
+    content = io.BytesIO()
+    pictures[0].save(content, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
     try:
-        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+        write_whole(path, content.getvalue())
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
@@ -63,13 +69,41 @@ def _save_gif(path: Path, pictures: list[Image.Image], milliseconds: float) -> N
 def _mp4(path: Path, fps: float) -> Iterator[Show]:
     try:
         import imageio.v2 as imageio
-
-        writer = imageio.get_writer(path, fps=fps, macro_block_size=2)
-    except (ImportError, ValueError, OSError) as error:
+        import imageio_ffmpeg
+    except ImportError as error:
         hint = "pip install asyncq[video] brings a video encoder, and .gif needs none"
         raise UsageError(f"cannot record {path}: {' '.join(str(error).split())}; {hint}") from error
-    with writer:
-        yield lambda picture: writer.append_data(np.ascontiguousarray(picture))
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
+    shown = 0
+    try:
+        writer: Any
+        with imageio.get_writer(temporary, fps=fps, macro_block_size=2, ffmpeg_log_level="quiet") as writer:
+
+            def show(picture: Array) -> None:
+                nonlocal shown
+                try:
+                    writer.append_data(np.ascontiguousarray(picture))
+                except OSError as error:
+                    raise UsageError(f"cannot write {path}: the video encoder ended") from error
+                shown += 1
+
+            yield show
+    finally:
+        # the encoder itself does not say whether it failed
+        if shown and _frames(temporary, imageio_ffmpeg) == shown:
+            os.replace(temporary, path)
+            shown = 0
+        temporary.unlink(missing_ok=True)
+    if shown:
+        raise UsageError(f"cannot write {path}: the video encoder failed; is the disk full?")
+
+
+def _frames(path: Path, imageio_ffmpeg: Any) -> int:
+    """Pictures in a video file; 0 if it is none."""
+    try:
+        return int(imageio_ffmpeg.count_frames_and_secs(str(path))[0])
+    except (RuntimeError, OSError):
+        return 0
 
 
 @contextlib.contextmanager

@@ -23,14 +23,28 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Raises UsageError with the reason if no file can be written at `path`; before the work whose result it is."""
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a directory; name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}: there is no directory {path.parent}; create it first")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"cannot write {path}: it is no ordinary file; name another one")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise UsageError(f"cannot write {path}: permission denied; name a file elsewhere")
+
+
 def read_weights_bytes(path: Path) -> bytes:
     """The bytes of a weights file. Raises UsageError if there is none that can be read."""
     if path.is_dir():
         raise UsageError(f"{path} is a directory; give the weights file in it, such as {path / 'best.h5'}")
+    if not path.exists():
+        raise UsageError(f"there is no weights file {path}")
+    if not path.is_file():
+        raise UsageError(f"{path} is no ordinary file, and so no weights file")
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"there is no weights file {path}") from None
     except OSError as error:
         raise UsageError(f"weights file {path} cannot be read: {error.strerror}") from error
     if not content:

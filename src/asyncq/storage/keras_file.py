@@ -46,7 +46,8 @@ def load_keras(
         parameters = {}
     network = recognise(parameters)
     if network is None:
-        raise UsageError(f"{path} is an HDF5 file, but neither asyncq's nor a Keras file of the networks of 2016")
+        hint = "; is --keras-data-format right?" if data_format else ""
+        raise UsageError(f"{path} is an HDF5 file, but neither asyncq's nor a Keras file of the networks of 2016{hint}")
     if not all((np.abs(value) < IMPLAUSIBLE).all() for value in parameters.values()):
         raise UsageError(f"{path} is damaged: it holds numbers that no trained network has")
     method, head = ("a3c", "policy") if "policy.bias" in parameters else ("one-step-q", "action_values")
