@@ -33,7 +33,7 @@ def has_screen() -> bool:
 
 @contextlib.contextmanager
 def video(path: Path, fps: float) -> Iterator[Show]:
-    """Write pictures to an .mp4 or .gif file, whole or not at all, but also those before an error.
+    """Write pictures to an .mp4 or .gif file, whole or not at all; to a .gif also those before an error.
 
     Raises UsageError if it cannot be written.
     """
@@ -88,14 +88,11 @@ def _mp4(path: Path, fps: float) -> Iterator[Show]:
                 shown += 1
 
             yield show
+        if _frames(temporary, imageio_ffmpeg) < shown:  # the encoder itself does not say that it failed
+            raise UsageError(f"cannot write {path}: the video encoder failed; is the disk full?")
+        os.replace(temporary, path)
     finally:
-        # the encoder itself does not say whether it failed
-        if shown and _frames(temporary, imageio_ffmpeg) == shown:
-            os.replace(temporary, path)
-            shown = 0
         temporary.unlink(missing_ok=True)
-    if shown:
-        raise UsageError(f"cannot write {path}: the video encoder failed; is the disk full?")
 
 
 def _frames(path: Path, imageio_ffmpeg: Any) -> int:
