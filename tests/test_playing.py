@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from asyncq import playing, screens
 from asyncq.errors import UsageError
 from asyncq.overlay import HEIGHT, PANEL
 from asyncq.playing import PlayConfig, play
+from asyncq.shared import Array
 from untrained import untrained
 
 
@@ -99,3 +102,24 @@ def test_what_was_recorded_without_a_name_is_not_overwritten(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     Path("X-v0.gif").write_text("precious")
     assert playing._free_name("X-v0") == Path("X-v0-2.gif")
+
+
+def test_closing_the_window_keeps_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+
+    @contextlib.contextmanager
+    def closed_at_the_sixth_picture(*_: object) -> Iterator[screens.Show]:
+        pictures = iter(range(5))
+
+        def show(_: Array) -> None:
+            if next(pictures, None) is None:
+                raise screens.WindowClosed
+
+        yield show
+
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setattr(playing, "has_screen", lambda: True)
+    monkeypatch.setattr(playing, "window", closed_at_the_sixth_picture)
+    weights, video = untrained(tmp_path / "w.h5", "CartPole-v1"), tmp_path / "game.mp4"
+    assert play(PlayConfig(path=str(weights), record=str(video), render=True)) == 0
+    assert video.stat().st_size > 1000

@@ -83,9 +83,9 @@ class TrainConfig:
     """Initial step size; falls linearly to --final-learning-rate over --learning-rate-anneal-steps (default: by
     method)."""
     final_learning_rate: OpenFloat = None
-    """Last step size (default: 1e-4 for a3c on images, else 0)."""
+    """Last step size (default: 3e-5 for a3c on images, else 0)."""
     learning_rate_anneal_steps: OpenInt = None
-    """Env steps over which the step size falls (default: 4M for a3c on images, else all)."""
+    """Env steps over which the step size falls (default: 3M for a3c on images, else all)."""
     optimizer: OpenStr = None
     """rmsprop, adam or radam; its statistics are shared by all workers' experience (default: by method)."""
     optimizer_epsilon: OpenFloat = None

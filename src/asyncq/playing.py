@@ -79,11 +79,10 @@ def play(config: PlayConfig) -> int:
         with contextlib.ExitStack() as screens:
             shows = [screens.enter_context(video(record, fps))] if record else []
             shows += [screens.enter_context(window(agent.spec.env_id, fps))] if on_screen else []
+            screens.enter_context(contextlib.suppress(WindowClosed))  # innermost, so that a video is ended in order
             for game, player in zip(games, chain([agent], agents), strict=False):
                 score = _play_game(player, env, config.seed + game, shows, overlay)
                 print(f"game {game + 1}: {score:g}", flush=True)
-    except WindowClosed:
-        pass
     except KeyboardInterrupt:
         if record and record.exists() and record.stat().st_mtime >= began:
             print(f"asyncq: stopped; what was played so far is in {record}", file=sys.stderr)

@@ -70,7 +70,9 @@ def _mp4(path: Path, fps: float) -> Iterator[Show]:
     try:
         import imageio.v2 as imageio
         import imageio_ffmpeg
-    except ImportError as error:
+
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
         hint = "pip install asyncq[video] brings a video encoder, and .gif needs none"
         raise UsageError(f"cannot record {path}: {' '.join(str(error).split())}; {hint}") from error
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
