@@ -60,7 +60,8 @@ def push(learner: Learner, version: int, resets: int = 0) -> None:
     fragment.behaviour_log_probs[...] = np.log(0.5)
     fragment.episode_returns[...] = np.nan
     fragment.episode_lengths[...] = 0
-    lane.commit(version)
+    fragment.weights_versions[...] = version
+    lane.commit()
 
 
 def received(reports: Any) -> list[dict[str, Any]]:

@@ -115,12 +115,30 @@ def test_fragments_tell_what_happened() -> None:
 def test_log_probabilities_are_those_of_the_published_weights() -> None:
     task, queue, network = make_task()
     for fragment in play(task, queue, 3):
-        assert fragment.weights_version == 3
+        assert fragment.weights_versions.tolist() == [3] * STEPS
         with torch.no_grad():
             logits, _ = network(torch.from_numpy(fragment.frames[:-1]).flatten(0, 1))
         actions = torch.from_numpy(fragment.actions).flatten()
         expected = logits.log_softmax(-1)[torch.arange(len(actions)), actions]
         torch.testing.assert_close(torch.from_numpy(fragment.behaviour_log_probs).flatten(), expected)
+
+
+def test_weights_published_while_a_fragment_is_played_are_played_from_the_next_step_on() -> None:
+    task, _, network = make_task()
+    worker = Worker(task, np.random.SeedSequence(1))
+    step, weights = worker.env.step, flatten_parameters(network)
+    versions = iter([4, 4, 5, 9, 9, 9, 12])
+
+    def publish_and_step(actions: Any) -> Any:
+        task.board.publish(weights.numpy(), Snapshot(next(versions), env_steps=0))
+        return step(actions)
+
+    worker.env.step = publish_and_step  # type: ignore[method-assign]
+    fragment = task.lane.reserve(timeout=0)
+    assert fragment is not None
+    worker.fill(fragment)
+    worker.env.close()
+    assert fragment.weights_versions.tolist() == [3, 4, 4, 5, 9, 9, 9]
 
 
 def test_a_worker_counts_its_decisions_on_the_status_board() -> None:

@@ -98,9 +98,8 @@ def time_parts(config: TrainConfig, spec: EnvironmentSpec, device: str, seconds:
     for _ in range(alone.queue_size):
         fragment = worker_task.lane.reserve(0)
         assert fragment is not None
-        worker.refresh()
         worker.fill(fragment)
-        worker_task.lane.commit(worker.version)
+        worker_task.lane.commit()
         fragments.append(shared.queue.take(0))
 
     def learn() -> None:
@@ -145,7 +144,7 @@ def time_queue(config: TrainConfig, spec: EnvironmentSpec, seconds: float) -> di
         if fragment is None:
             continue
         begin = begin or time.perf_counter()
-        waits.append(time.monotonic_ns() - fragment.finished_ns)
+        waits.append(time.monotonic_ns() - fragment.finished_ns[0])
         fragment.frames.copy()
         shared.queue.release()
         copied += lane.layout.slot_size()
@@ -162,7 +161,7 @@ def _write_fragments(lane: Lane) -> None:
         if fragment is not None:
             frames = np.ones_like(fragment.frames) if frames is None else frames
             fragment.frames[:] = frames
-            lane.commit(0)
+            lane.commit()
 
 
 def ideal_sps(result: dict[str, float], cores: int, device: str) -> float:

@@ -39,7 +39,8 @@ class FragmentLayout:
             "behaviour_log_probs": (table, "float32"),
             "episode_returns": (table, "float32"),
             "episode_lengths": (table, "int64"),
-            "header": ((2,), "int64"),
+            "weights_versions": ((self.steps,), "int64"),
+            "finished_ns": ((1,), "int64"),
         }
 
     def slot_size(self) -> int:
@@ -55,7 +56,8 @@ class Fragment:
     `frames[T+S, E, ...]`: every frame once; observation t is the stack of frames t to t+S-1, see `stack_frames`.
     `actions, rewards, discounts, mask, behaviour_log_probs: [T, E]`; rewards are raw, discounts are gamma, or 0 where
     the episode terminated. `episode_returns[T, E]`: raw return of the episode that ended with this step, else NaN;
-    `episode_lengths[T, E]` likewise, in env steps.
+    `episode_lengths[T, E]` likewise, in env steps. `weights_versions[T]`: what each step was played with.
+    `finished_ns[1]`: when the fragment was committed, on the machine's monotonic clock.
     """
 
     frames: Array
@@ -66,17 +68,8 @@ class Fragment:
     behaviour_log_probs: Array
     episode_returns: Array
     episode_lengths: Array
-    header: Array
-
-    @property
-    def weights_version(self) -> int:
-        """Version of the weights that it was played with."""
-        return int(self.header[0])
-
-    @property
-    def finished_ns(self) -> int:
-        """When it was committed, on the machine's monotonic clock."""
-        return int(self.header[1])
+    weights_versions: Array
+    finished_ns: Array
 
 
 def stack_frames(frames: torch.Tensor, mask: torch.Tensor, frame_stack: int) -> torch.Tensor:
@@ -145,9 +138,9 @@ class Lane:
             return None
         return self._fragments[int(self._committed[0]) % self.slots]
 
-    def commit(self, weights_version: int) -> None:
-        """Writer: hand the reserved fragment over, played with the weights of this version."""
-        self._fragments[int(self._committed[0]) % self.slots].header[:] = weights_version, time.monotonic_ns()
+    def commit(self) -> None:
+        """Writer: hand the reserved fragment over."""
+        self._fragments[int(self._committed[0]) % self.slots].finished_ns[0] = time.monotonic_ns()
         self._committed[0] += 1
         self._ready.ring()
 
@@ -188,7 +181,7 @@ class ExperienceQueue:
         return fragment
 
     def _oldest(self) -> Lane | None:
-        waiting = [(fragment.finished_ns, lane) for lane in self.lanes if (fragment := lane.peek()) is not None]
+        waiting = [(int(fragment.finished_ns[0]), lane) for lane in self.lanes if (fragment := lane.peek()) is not None]
         return min(waiting, key=lambda entry: entry[0])[1] if waiting else None
 
     def release(self) -> None:

@@ -107,7 +107,7 @@ class Learner:
     def _count(self, fragments: Sequence[Fragment]) -> None:
         for fragment in fragments:
             self.env_steps += int(fragment.mask.sum())
-            self.metrics.add_fragment(fragment, self.updates - fragment.weights_version)
+            self.metrics.add_fragment(fragment, self.updates)
         self.metrics.queue_fill.append(self.task.queue.fill)
 
     def to_device(self, fragments: Sequence[Fragment]) -> Batch:

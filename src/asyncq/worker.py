@@ -81,7 +81,7 @@ class Worker:
         self.lengths = np.zeros(self.envs, np.int64)
 
     def play(self) -> None:
-        """Refresh the weights, play a fragment, hand it over; a full lane makes this wait."""
+        """Play a fragment, hand it over; a full lane makes this wait."""
         lane, status, index = self.task.lane, self.task.status, self.task.index
         self._wait_for_first_weights()
         while not status.stopping:
@@ -91,9 +91,8 @@ class Worker:
                 fragment = lane.reserve(LOOK_AROUND_SECONDS)
                 continue
             status.set_state(index, WorkerState.PLAYING)
-            self.refresh()
             self.fill(fragment)
-            lane.commit(self.version)
+            lane.commit()
             status.add_steps(index, int(fragment.mask.sum()))
 
     def _wait_for_first_weights(self) -> None:
@@ -115,6 +114,8 @@ class Worker:
         spec = self.task.spec
         fragment.frames[: spec.frame_stack] = spec.stacks(self.observations)
         for t in range(self.steps):
+            self.refresh()
+            fragment.weights_versions[t] = self.version
             with torch.inference_mode():
                 actions, log_probs = self.policy.act(self.network(torch.as_tensor(self.observations)))
             fragment.actions[t] = actions.numpy()

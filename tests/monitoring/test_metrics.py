@@ -25,8 +25,8 @@ def fragment(returns: list[float], lengths: list[int] | None = None) -> Fragment
 
 def test_only_ended_episodes_count() -> None:
     metrics = Metrics()
-    metrics.add_fragment(fragment([10.0, -4.0], [30, 50]), lag=0)
-    metrics.add_fragment(fragment([0.0], [10]), lag=0)
+    metrics.add_fragment(fragment([10.0, -4.0], [30, 50]), updates=0)
+    metrics.add_fragment(fragment([0.0], [10]), updates=0)
     report = metrics.report(env_steps=90, updates=3)
     assert report["episodes"] == 3
     assert report["episodic_return"] == 2
@@ -35,9 +35,9 @@ def test_only_ended_episodes_count() -> None:
 
 def test_the_return_is_the_mean_of_the_last_100_episodes() -> None:
     metrics = Metrics()
-    metrics.add_fragment(fragment([1000.0] * 50), lag=0)
+    metrics.add_fragment(fragment([1000.0] * 50), updates=0)
     assert not metrics.has_full_window
-    metrics.add_fragment(fragment([1.0] * 60 + [3.0] * 40), lag=0)
+    metrics.add_fragment(fragment([1.0] * 60 + [3.0] * 40), updates=0)
     assert metrics.has_full_window
     assert metrics.episodic_return == pytest.approx(1.8)
     assert metrics.episodes == 150
@@ -52,7 +52,7 @@ def test_a_report_before_the_first_episode_has_no_return() -> None:
 def test_lags_and_fill_and_losses_start_anew_with_every_report() -> None:
     metrics = Metrics()
     for lag in (1, 2, 6):
-        metrics.add_fragment(fragment([5.0]), lag)
+        metrics.add_fragment(fragment([5.0]), updates=lag)
     metrics.queue_fill += [0.5, 1.0]
     metrics.add_losses({"value": torch.tensor(1.0), "policy": torch.tensor(-1.0)})
     metrics.add_losses({"value": torch.tensor(4.0), "policy": torch.tensor(-2.0)})

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from asyncq.experience import Fragment
+from asyncq.shared import Array
 
 WINDOW = 100
 """Episodes that `episodic_return` is the mean of."""
@@ -29,12 +30,12 @@ class Metrics:
 
     def _clear(self) -> None:
         self.losses: dict[str, list[Tensor]] = defaultdict(list)
-        self.lags: list[int] = []
+        self.lags: list[Array] = []
         self.queue_fill: list[float] = []
 
-    def add_fragment(self, fragment: Fragment, lag: int) -> None:
-        """Count a fragment that is `lag` updates behind the learner."""
-        self.lags.append(lag)
+    def add_fragment(self, fragment: Fragment, updates: int) -> None:
+        """Count a fragment that is learned from after so many updates; its steps lag by those since they were played."""
+        self.lags.append(updates - fragment.weights_versions)
         ended = ~np.isnan(fragment.episode_returns)
         self.episodes += int(ended.sum())
         self.returns.extend(fragment.episode_returns[ended].tolist())
@@ -72,10 +73,16 @@ class Metrics:
             "episodes": self.episodes,
             "episodic_return": round(self.episodic_return, 4) if self.returns else None,
             "episodic_length": round(float(np.mean(self.lengths)), 1) if self.lengths else None,
-            "lag": {"mean": round(float(np.mean(self.lags)), 2), "max": max(self.lags)} if self.lags else None,
+            "lag": self._lag(),
             "queue_fill": round(float(np.mean(self.queue_fill)), 3) if self.queue_fill else 0.0,
             "losses": {name: float(sum(values)) / len(values) for name, values in self.losses.items()},
         }
         self.reported, self.steps_reported = now, env_steps
         self._clear()
         return report
+
+    def _lag(self) -> dict[str, float] | None:
+        if not self.lags:
+            return None
+        lags = np.concatenate(self.lags)
+        return {"mean": round(float(lags.mean()), 2), "max": int(lags.max())}
