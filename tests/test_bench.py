@@ -28,7 +28,7 @@ def test_a_gpu_learns_while_the_cores_play() -> None:
     ("slow", "said"), [("env_sps", "emulation"), ("inference_sps", "inference"), ("learner_sps", "learning")]
 )
 def test_the_slowest_part_is_the_limit(slow: str, said: str) -> None:
-    assert limit({**PARTS, slow: 100.0}, "cpu").startswith(said)
+    assert limit({**PARTS, slow: 100.0}).startswith(said)
 
 
 def test_a_rate_is_calls_a_second() -> None:

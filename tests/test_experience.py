@@ -37,7 +37,9 @@ def fill(fragment: Fragment, number: int) -> None:
 def holds(fragment: Fragment, number: int) -> bool:
     expected = {name: np.zeros(shape, dtype) for name, (shape, dtype) in LAYOUT.fields().items()}
     fill(Fragment(**expected), number)
-    return all(np.array_equal(getattr(fragment, name), array) for name, array in expected.items() if name != "finished_ns")
+    return all(
+        np.array_equal(getattr(fragment, name), array) for name, array in expected.items() if name != "finished_ns"
+    )
 
 
 def push(lane: Lane, number: int) -> bool:

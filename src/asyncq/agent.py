@@ -11,9 +11,9 @@ import torch
 import tyro
 from torch import Tensor
 
-from asyncq.config import OpenFloat, OpenStr
 from asyncq.envs import EnvironmentSpec, describe, describe_2016, same_task
 from asyncq.errors import UsageError
+from asyncq.flags import OpenFloat, OpenStr
 from asyncq.methods import METHODS
 from asyncq.networks import Outputs, PolicyValueNetwork, QNetwork, make_network
 from asyncq.policies import EpsilonGreedyPolicy, GreedyPolicy, Policy, SoftmaxPolicy
@@ -150,7 +150,8 @@ def playing_spec(trained: EnvironmentSpec, env_id: str | None, imports: tuple[st
     if trained.family == "atari-2016":
         spec = describe_2016(env_id, trained.frame_stack)
     else:
-        spec = describe(env_id, imports, trained.frame_stack, trained.frame_skip).resized(trained.frame_shape[0])
+        spec = describe(env_id, imports, trained.frame_stack, trained.frame_skip, trained.kwargs)
+        spec = spec.resized(trained.frame_shape[0])
     if not same_task(spec, trained):
         raise UsageError(f"these weights were trained on {trained.env_id}; they cannot play {env_id}")
     return spec

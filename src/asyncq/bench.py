@@ -22,11 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from asyncq.config import OpenStr, TrainConfig, usable_cores
+from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec
 from asyncq.errors import UsageError
 from asyncq.experience import Lane
+from asyncq.flags import AutoStr
 from asyncq.learner import Learner
+from asyncq.machine import usable_cores
+from asyncq.monitoring.diagnosis import dearest_part
 from asyncq.processes import PLAYER_ENVIRONMENT, start_child
 from asyncq.training import Shared, choose_device, settle, tasks
 from asyncq.worker import Worker
@@ -43,12 +46,12 @@ class BenchConfig:
     """Gymnasium id."""
     method: str = "a3c"
     """one-step-q, n-step-q or a3c."""
-    network: OpenStr = None
+    network: AutoStr = None
     """a3c, nature, small or mlp (default: by method)."""
     device: str = "auto"
     """The learner's device: auto, cpu or cuda."""
-    precision: str = "float32"
-    """The learner's arithmetic: float32 or bf16."""
+    precision: AutoStr = None
+    """The learner's arithmetic: float32 or bf16 (default: as a training chooses it)."""
     seconds: float = 5.0
     """How long each part is timed; the training six times as long."""
     json: bool = False
@@ -74,7 +77,7 @@ def bench(config: BenchConfig) -> int:
     result["ideal_sps"] = ideal_sps(result, usable_cores(), device)
     result["train_sps"] = time_training(training, 6 * config.seconds)
     result["efficiency"] = result["train_sps"] / result["ideal_sps"]
-    result |= {"cores": usable_cores(), "device": device, "limit": limit(result, device)}
+    result |= {"cores": usable_cores(), "device": device, "limit": limit(result)}
     print(json.dumps(result) if config.json else table(result, training))
     return 0
 
@@ -200,23 +203,10 @@ def _reports_of(process: subprocess.Popen[bytes], metrics: Path, seconds: float)
     return reports
 
 
-def limit(result: dict[str, float], device: str) -> str:
+def limit(result: dict[str, float]) -> str:
     """What costs most, and what would help."""
     parts = {"env_sps": "emulation", "inference_sps": "inference", "learner_sps": "learning"}
-    slowest = min(parts, key=lambda name: result[name])
-    help_by = {
-        "env_sps": "only more or faster cores help",
-        "inference_sps": "a smaller --network or more --envs-per-process helps",
-        "learner_sps": "fewer --passes, a smaller --network or a GPU helps"
-        + (", and --precision bf16, which this processor has" if _has_bf16(device) else ""),
-    }
-    return f"{parts[slowest]} costs most: {help_by[slowest]}"
-
-
-def _has_bf16(device: str) -> bool:
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return dearest_part({part: 1 / result[name] for name, part in parts.items()})
 
 
 def table(result: dict[str, Any], config: TrainConfig) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -16,33 +15,14 @@ import tyro
 
 from asyncq.defaults import METHOD_DEFAULTS, NETWORK_DEFAULTS, SHARED_DEFAULTS
 from asyncq.errors import UsageError
+from asyncq.flags import AutoBool, AutoFloat, AutoFloats, AutoInt, AutoStr, OpenFloat, OpenStr, alias
+from asyncq.machine import usable_cores
 
 METHODS = ("one-step-q", "n-step-q", "a3c")
 OPTIMIZERS = ("rmsprop", "adam", "radam")
 CORRECTIONS = ("vtrace", "none")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bf16")
-
-
-def _alias(*names: str) -> Any:
-    return tyro.conf.arg(aliases=list(names))
-
-
-def _open(kind: str) -> Any:
-    """Help for a setting that may stay open, whose own text says who then chooses."""
-    return tyro.conf.arg(metavar=kind, help_behavior_hint="")
-
-
-OpenInt = Annotated[int | None, _open("INT")]
-OpenFloat = Annotated[float | None, _open("FLOAT")]
-OpenFloats = Annotated[tuple[float, ...] | None, _open("FLOAT [FLOAT ...]")]
-OpenBool = Annotated[bool | None, _open("{True,False}")]
-OpenStr = Annotated[str | None, _open("STR")]
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +32,15 @@ class TrainConfig:
 
     method: str = "a3c"
     """one-step-q, n-step-q or a3c."""
-    env: Annotated[str, _alias("--game")] = "ALE/Pong-v5"
+    env: Annotated[str, alias("--game")] = "ALE/Pong-v5"
     """Gymnasium id with discrete actions and image or vector observations."""
     imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
     """Modules that register third-party environments; imported in every process."""
-    processes: int = dataclasses.field(default_factory=usable_cores)
-    """Worker processes; one a core unless said otherwise."""
-    envs_per_process: OpenInt = None
+    env_kwargs: tuple[str, ...] = ()
+    """Arguments of the environment's constructor, as NAME=VALUE, for environments other than Atari."""
+    processes: AutoInt = None
+    """Worker processes (default: one a core, as affinity and a container's quota grant them)."""
+    envs_per_process: AutoInt = None
     """Environments that each worker steps together (default: 16 for images, 8 for vectors)."""
     total_steps: int = 10_000_000
     """Env steps (agent decisions) to train for."""
@@ -69,39 +51,39 @@ class TrainConfig:
     run_dir: OpenStr = None
     """Directory of this run (default: runs/<env>__<method>__<seed>__<time>)."""
 
-    n_step: OpenInt = None
+    n_step: AutoInt = None
     """Env steps in a row in a fragment: the longest return is this long (the paper's t_max) (default: by method)."""
-    batch_size: OpenInt = None
+    batch_size: AutoInt = None
     """Env steps an update learns from (default: by method)."""
-    passes: OpenInt = None
+    passes: AutoInt = None
     """Times that each fragment is learned from (default: by method)."""
     gamma: float = 0.99
     """Discount of future rewards, per env step."""
-    trace_lambda: OpenFloat = None
+    trace_lambda: AutoFloat = None
     """Mixes returns of all lengths, as in TD(lambda); 1 is the n-step return alone (default: by method)."""
-    learning_rate: Annotated[OpenFloat, _alias("--lr")] = None
+    learning_rate: Annotated[AutoFloat, alias("--lr")] = None
     """Initial step size; falls linearly to --final-learning-rate over --learning-rate-anneal-steps (default: by
     method)."""
-    final_learning_rate: OpenFloat = None
+    final_learning_rate: AutoFloat = None
     """Last step size (default: 3e-5 for a3c on images, else 0)."""
-    learning_rate_anneal_steps: OpenInt = None
+    learning_rate_anneal_steps: AutoInt = None
     """Env steps over which the step size falls (default: 3M for a3c on images, else all)."""
-    optimizer: OpenStr = None
+    optimizer: AutoStr = None
     """rmsprop, adam or radam; its statistics are shared by all workers' experience (default: by method)."""
-    optimizer_epsilon: OpenFloat = None
+    optimizer_epsilon: AutoFloat = None
     """Added to the optimizer's denominator (default: 1e-8 for the Q methods on images, else 1e-5)."""
-    max_grad_norm: OpenFloat = None
+    max_grad_norm: AutoFloat = None
     """Longest gradient (L2 norm of all parameters); 0 for no limit (default: by method)."""
 
-    entropy_coefficient: Annotated[OpenFloat, _alias("--beta")] = None
+    entropy_coefficient: Annotated[AutoFloat, alias("--beta")] = None
     """a3c: weight of the entropy bonus at the start (default: 0.01)."""
-    final_entropy_coefficient: OpenFloat = None
+    final_entropy_coefficient: AutoFloat = None
     """a3c: its weight from --entropy-anneal-steps on (default: 0.001 for images, 0.01 for vectors)."""
     entropy_anneal_steps: int = 2_000_000
     """a3c: env steps over which the weight of the entropy bonus falls, linearly; at most all."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
-    normalise_advantages: OpenBool = None
+    normalise_advantages: AutoBool = None
     """a3c: scale the advantages of each batch to mean 0 and standard deviation 1 (default: for vectors)."""
     policy_clip: float = 0.2
     """a3c: how far an update may move the policy, as in PPO, before a step stops counting; 0 for no limit."""
@@ -110,44 +92,44 @@ class TrainConfig:
 
     epsilon_initial: float = 1.0
     """Q methods: share of random actions at the start."""
-    epsilon_final: OpenFloats = None
+    epsilon_final: AutoFloats = None
     """Q methods: final shares of random actions; each environment samples one of them (default: 0.01 for images, the
     paper's 0.1 0.01 0.5 for vectors)."""
-    epsilon_probabilities: OpenFloats = None
+    epsilon_probabilities: AutoFloats = None
     """Q methods: probability of each of --epsilon-final (default: 1 for images, 0.4 0.3 0.3 for vectors)."""
-    epsilon_anneal_frames: OpenInt = None
+    epsilon_anneal_frames: AutoInt = None
     """Q methods: frames until the final epsilon is reached (default: 1M, at most a tenth of the run; the paper: 4M)."""
-    target_interval: OpenInt = None
+    target_interval: AutoInt = None
     """Q methods: env steps between copies into the target network; 0 for none: the newest weights are the target
     (default: by method)."""
 
     queue_size: int = 1
     """Fragments that each worker's lane of the queue holds; the bound on how stale experience can be."""
-    publish_interval: Annotated[int, _alias("--swap-freq")] = 1
+    publish_interval: Annotated[int, alias("--swap-freq")] = 1
     """Updates between broadcasts of the weights to the workers."""
     reward_scale: float = 1.0
     """Multiplies rewards before they are clipped and learned from; reported returns stay raw."""
-    reward_clip: OpenFloat = None
+    reward_clip: AutoFloat = None
     """Largest absolute reward learned from; 0 for no limit (default: 1 for images, none for vectors)."""
     life_loss_ends: bool = False
     """Atari: learn as if losing a life ended the episode; play and report full games all the same."""
 
-    network: OpenStr = None
+    network: AutoStr = None
     """a3c (the paper's), nature or small for images, mlp for vectors (default: by method)."""
-    layer_norm: OpenBool = None
+    layer_norm: AutoBool = None
     """Normalise the activations of every hidden layer (default: not for a3c on vectors)."""
-    frame_stack: OpenInt = None
+    frame_stack: AutoInt = None
     """Newest frames in one observation (default: 4 for images, 1 for vectors)."""
-    frame_size: OpenInt = None
+    frame_size: AutoInt = None
     """Side of the square frames that images are resized to, in pixels (default: 42 for the network small, else 84)."""
-    frame_skip: OpenInt = None
+    frame_skip: AutoInt = None
     """Frames that each action lasts (default: 4 for Atari, else 1)."""
 
     device: str = "auto"
     """The learner's device: auto, cpu or cuda."""
-    precision: str = "float32"
-    """The learner's arithmetic: float32 or bf16."""
-    save_interval: Annotated[int, _alias("--save-freq")] = 1_000_000
+    precision: AutoStr = None
+    """The learner's arithmetic: float32 or bf16 (default: bf16 where a GPU, or AMX, is fast at it, else float32)."""
+    save_interval: Annotated[int, alias("--save-freq")] = 1_000_000
     """Env steps between weights files."""
     report_interval: float = 5.0
     """Seconds between reports."""
@@ -159,18 +141,19 @@ class TrainConfig:
         _choice("--method", self.method, METHODS)
         _choice("--correction", self.correction, CORRECTIONS)
         _choice("--device", self.device, DEVICES)
-        _choice("--precision", self.precision, PRECISIONS)
+        if self.precision is not None:
+            _choice("--precision", self.precision, PRECISIONS)
         if self.network is not None:
             _choice("--network", self.network, NETWORK_DEFAULTS)
         if self.optimizer is not None:
             _choice("--optimizer", self.optimizer, OPTIMIZERS)
         for name in (
-            "processes", "total_steps", "queue_size", "publish_interval", "save_interval", "entropy_anneal_steps",
+            "total_steps", "queue_size", "publish_interval", "save_interval", "entropy_anneal_steps",
         ):  # fmt: skip
             _at_least(name, getattr(self, name), 1)
         for name in (
-            "envs_per_process", "n_step", "batch_size", "passes", "frame_stack", "frame_size", "frame_skip",
-            "learning_rate_anneal_steps",
+            "processes", "envs_per_process", "n_step", "batch_size", "passes", "frame_stack", "frame_size",
+            "frame_skip", "learning_rate_anneal_steps",
         ):  # fmt: skip
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
@@ -243,6 +226,7 @@ class TrainConfig:
         Raises UsageError where a default and a given value cannot work together.
         """
         defaults = {**SHARED_DEFAULTS[kind], **METHOD_DEFAULTS[self.method, kind], "frame_skip": frame_skip}
+        defaults["processes"] = usable_cores()
         defaults |= NETWORK_DEFAULTS[self.network or defaults["network"]]
         for name in ("learning_rate", "entropy_coefficient"):  # one that is given may lie below its default end
             if getattr(self, name) is not None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import tyro
 
 from asyncq.agent import WeightsConfig, network_of, read_weights
-from asyncq.config import OpenInt, OpenStr
 from asyncq.envs import EnvironmentSpec, action_names
 from asyncq.errors import UsageError
+from asyncq.flags import OpenInt, OpenStr
 from asyncq.storage.exports import save_onnx, save_safetensors
 from asyncq.storage.files import read_weights_bytes, refuse_unwritable
 from asyncq.storage.keras_file import is_keras_file, save_keras

@@ -25,9 +25,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scipy import stats
 
 from asyncq.agent import Agent, AgentConfig
-from asyncq.config import OpenStr, usable_cores
 from asyncq.envs import EnvironmentSpec, make_env, reset_with_seeds
 from asyncq.errors import UsageError
+from asyncq.flags import OpenStr
+from asyncq.machine import usable_cores
 from asyncq.processes import PLAYER_ENVIRONMENT, start_child
 from asyncq.shared import Array
 from asyncq.storage.files import refuse_unwritable, write_whole

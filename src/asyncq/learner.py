@@ -98,7 +98,9 @@ class Learner:
         slots = sum(lane.slots for lane in self.task.queue.lanes)
         fragments: list[Fragment] = []
         while sum(fragment.mask.size for fragment in fragments) < self.config.batch_size and len(fragments) < slots:
+            begin = time.monotonic()
             fragment = self.task.queue.take(LOOK_AROUND_SECONDS)
+            self.metrics.learner_waited += time.monotonic() - begin
             if fragment is None:
                 break
             fragments.append(fragment)
@@ -173,7 +175,7 @@ class Learner:
             group["lr"] = self.learning_rate
 
     def _report(self) -> None:
-        report = self.metrics.report(self.env_steps, self.updates)
+        report = self.metrics.report(self.env_steps, self.updates, self.task.status.waited)
         report["learning_rate"] = getattr(self, "learning_rate", self.config.learning_rate)
         self.task.reports.send(report)
         self.next_report = time.monotonic() + self.config.report_interval

@@ -16,9 +16,9 @@ import gymnasium as gym
 import torch
 
 from asyncq.agent import Agent, AgentConfig
-from asyncq.config import OpenFloat, OpenInt, OpenStr
 from asyncq.envs import EnvironmentSpec, action_names, make_env, reset_with_seeds
 from asyncq.errors import UsageError
+from asyncq.flags import OpenFloat, OpenInt, OpenStr
 from asyncq.overlay import Overlay
 from asyncq.screens import Show, WindowClosed, has_screen, video, window
 from asyncq.storage.files import refuse_unwritable

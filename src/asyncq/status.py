@@ -30,7 +30,7 @@ class StatusBoard:
     def _attach(self) -> None:
         self._stop = self._memory.array((1,), np.int64)
         self._rows: list[Array] = [
-            self._memory.array((3,), np.int64, CACHE_LINE * (1 + worker)) for worker in range(self.workers)
+            self._memory.array((4,), np.int64, CACHE_LINE * (1 + worker)) for worker in range(self.workers)
         ]
 
     def __getstate__(self) -> tuple[int, SharedBuffer]:
@@ -54,6 +54,14 @@ class StatusBoard:
     def add_steps(self, worker: int, env_steps: int) -> None:
         self._rows[worker][1] += env_steps
         self._rows[worker][2] = time.monotonic_ns()
+
+    def add_wait(self, worker: int, seconds: float) -> None:
+        self._rows[worker][3] += int(1e9 * seconds)
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the workers have waited for the learner, one with another."""
+        return float(np.mean([row[3] for row in self._rows])) / 1e9
 
     def state(self, worker: int) -> WorkerState:
         return WorkerState(int(self._rows[worker][0]))

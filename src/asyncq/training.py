@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 
-from asyncq.config import TrainConfig, usable_cores
-from asyncq.envs import EnvironmentSpec, describe
+from asyncq.config import TrainConfig
+from asyncq.envs import EnvironmentSpec, describe, read_kwargs
 from asyncq.errors import UsageError
 from asyncq.experience import ExperienceQueue, FragmentLayout
 from asyncq.learner import LearnerTask
+from asyncq.machine import usable_cores
 from asyncq.methods import METHODS
-from asyncq.monitoring.display import Display, make_display
+from asyncq.monitoring.display import Display, chosen, make_display
 from asyncq.monitoring.recorder import Recorder
 from asyncq.networks import make_network
 from asyncq.status import StatusBoard
@@ -45,7 +46,7 @@ def train(config: TrainConfig) -> int:
     learner, workers = tasks(config, spec, shared, device, run_dir, reports_out)
     status = shared.status
     with Recorder(run_dir) as recorder, make_display(config, status, run_dir, device) as display, Signals() as signals:
-        recorder.log(f"{config.method} on {config.env}, learner on {device}, {config.processes} workers")
+        recorder.log(f"{config.method} on {config.env}, learner on {device}, {chosen(config)}")
 
         def say(line: str) -> None:
             recorder.log(line)
@@ -64,9 +65,12 @@ def train(config: TrainConfig) -> int:
 
 
 def settle(config: TrainConfig) -> tuple[TrainConfig, EnvironmentSpec]:
-    """Fill in what the environment and the method decide. Raises UsageError if they cannot work together."""
-    spec = describe(config.env, config.imports, config.frame_stack, config.frame_skip)
+    """Fill in what environment, method and machine decide. Raises UsageError if they cannot work together."""
+    spec = describe(config.env, config.imports, config.frame_stack, config.frame_skip, read_kwargs(config.env_kwargs))
     config = config.resolved(spec.kind, spec.frame_skip)
+    if config.precision is None:
+        fast = has_fast_bf16(choose_device(config.device))
+        config = dataclasses.replace(config, precision="bf16" if fast else "float32")
     return config, spec.resized(config.frame_size)
 
 
@@ -81,7 +85,7 @@ class Shared:
     @classmethod
     def make(cls, config: TrainConfig, spec: EnvironmentSpec) -> Shared:
         """Raises UsageError if the network cannot take the environment's observations."""
-        assert config.n_step and config.envs_per_process and config.network
+        assert config.n_step and config.envs_per_process and config.network and config.processes
         heads = METHODS[config.method].HEADS
         network = make_network(config.network, heads, spec.observation_shape, spec.actions, bool(config.layer_norm))
         layout = FragmentLayout(
@@ -95,6 +99,7 @@ def tasks(
     config: TrainConfig, spec: EnvironmentSpec, shared: Shared, device: str, run_dir: Path, reports: Connection
 ) -> tuple[LearnerTask, list[WorkerTask]]:
     """What the learner and each worker are given."""
+    assert config.processes
     queue, board, status = shared.queue, shared.board, shared.status
     threads = max(1, usable_cores() - config.processes)
     learner = LearnerTask(config, spec, queue, board, status, reports, run_dir, device, threads)
@@ -147,6 +152,13 @@ def choose_device(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no GPU; use --device cpu, or install a CUDA build and driver")
     return device
+
+
+def has_fast_bf16(device: str) -> bool:
+    """Whether `device` multiplies bfloat16 in hardware of its own: a GPU's tensor cores, or a processor's AMX."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def prepare_run_dir(config: TrainConfig) -> Path:

@@ -88,7 +88,9 @@ class Worker:
             fragment = lane.reserve(timeout=0)
             if fragment is None:
                 status.set_state(index, WorkerState.WAITING)
-                fragment = lane.reserve(LOOK_AROUND_SECONDS)
+                begin = time.monotonic()
+                lane.reserve(LOOK_AROUND_SECONDS)
+                status.add_wait(index, time.monotonic() - begin)
                 continue
             status.set_state(index, WorkerState.PLAYING)
             self.fill(fragment)

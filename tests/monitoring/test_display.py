@@ -14,7 +14,7 @@ from asyncq.config import TrainConfig
 from asyncq.monitoring.display import LiveDisplay, PlainDisplay, make_display
 from asyncq.status import StatusBoard, WorkerState
 
-CONFIG = TrainConfig(processes=2, total_steps=5000, target_return=18.0)
+CONFIG = TrainConfig(processes=2, total_steps=5000, target_return=18.0).resolved("image", 4)
 REPORT: dict[str, Any] = {
     "env_steps": 1234,
     "sps": 987.0,
@@ -22,6 +22,7 @@ REPORT: dict[str, Any] = {
     "episodic_return": -20.54,
     "lag": {"mean": 1.5, "max": 4},
     "queue_fill": 0.25,
+    "waits": {"learner": 0.01, "workers": 0.4},
     "losses": {"value": 0.5},
 }
 
@@ -29,7 +30,9 @@ REPORT: dict[str, Any] = {
 def test_a_plain_line_holds_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
     PlainDisplay(interval=0).report(REPORT)
     line = capsys.readouterr().out
-    assert " ".join(line.split()) == "1,234 env steps 987 SPS return -20.5 episodes 3 lag 1.5 queue 25%"
+    assert " ".join(line.split()) == "1,234 env steps 987 SPS return -20.5 episodes 3 lag 1.5 queue 25% " + (
+        "waits: learner 1%, workers 40%"
+    )
 
 
 def test_a_plain_line_without_episodes_or_lag(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +61,9 @@ def test_a_quiet_run_prints_warnings_only(capsys: pytest.CaptureFixture[str]) ->
 def test_without_a_terminal_the_run_introduces_itself(capsys: pytest.CaptureFixture[str]) -> None:
     with make_display(CONFIG, StatusBoard(2), Path("runs/x"), "cpu") as display:
         assert isinstance(display, PlainDisplay)
-    assert "a3c on ALE/Pong-v5, --processes 2, learner on cpu" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "a3c on ALE/Pong-v5, learner on cpu" in said
+    assert "--processes 2 --envs-per-process 16" in said
 
 
 @pytest.mark.parametrize("report", [None, REPORT, {**REPORT, "lag": None, "losses": {}}])
@@ -78,3 +83,4 @@ def test_the_live_view_shows_figures_and_workers(report: dict[str, Any] | None) 
     if report is not None:
         assert "1,234 / 5,000 env steps" in text
         assert "return -20.5" in text
+        assert "the learner limits, workers wait 40% of the time" in text

@@ -73,6 +73,17 @@ def test_speed_is_env_steps_since_the_last_report(monkeypatch: pytest.MonkeyPatc
     assert (second["seconds"], second["sps"]) == (14, 100)
 
 
+def test_waits_are_shares_of_the_time_since_the_last_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 110.0, 114.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    metrics = Metrics()
+    metrics.learner_waited += 2.5
+    first = metrics.report(env_steps=500, updates=1, workers_waited=4.0)
+    second = metrics.report(env_steps=900, updates=2, workers_waited=5.0)
+    assert first["waits"] == {"learner": 0.25, "workers": 0.4}
+    assert second["waits"] == {"learner": 0.0, "workers": 0.25}
+
+
 def test_a_report_can_be_written_as_json() -> None:
     metrics = Metrics()
     metrics.add_fragment(fragment([5.0]), 1)

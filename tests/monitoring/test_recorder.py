@@ -22,6 +22,7 @@ REPORT: dict[str, Any] = {
     "episodic_length": 800.0,
     "lag": {"mean": 1.5, "max": 4},
     "queue_fill": 0.25,
+    "waits": {"learner": 0.0, "workers": 0.375},
     "losses": {"value": 0.5, "policy": -0.25},
     "learning_rate": 0.001,
 }
@@ -35,6 +36,8 @@ TAGS = {
     "losses/policy": -0.25,
     "lag/mean": 1.5,
     "lag/max": 4,
+    "waits/learner": 0.0,
+    "waits/workers": 0.375,
 }
 EARLY = {**REPORT, "env_steps": 10, "episodic_return": None, "episodic_length": None, "lag": None, "losses": {}}
 
@@ -44,7 +47,13 @@ def test_tagged_gives_every_number_a_tag() -> None:
 
 
 def test_tagged_leaves_out_what_is_not_known_yet() -> None:
-    assert set(dict(tagged(EARLY))) == {"charts/SPS", "charts/learning_rate", "queue/fill"}
+    assert set(dict(tagged(EARLY))) == {
+        "charts/SPS",
+        "charts/learning_rate",
+        "queue/fill",
+        "waits/learner",
+        "waits/workers",
+    }
 
 
 def test_every_report_is_written_at_once_as_a_line_of_json(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ always there to bootstrap from. Whoever adds a family writes one file with `desc
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import ale_py
@@ -17,11 +19,20 @@ import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.envs.registration import EnvSpec
 
-from asyncq.envs import atari, atari_2016, pixels, vectors
+from asyncq.envs import atari, atari_2016, latency, pixels, vectors
 from asyncq.envs.spec import EnvironmentSpec
 from asyncq.errors import UsageError
 
-__all__ = ["EnvironmentSpec", "action_names", "describe", "describe_2016", "make_env", "reset_with_seeds", "same_task"]
+__all__ = [
+    "EnvironmentSpec",
+    "action_names",
+    "describe",
+    "describe_2016",
+    "make_env",
+    "read_kwargs",
+    "reset_with_seeds",
+    "same_task",
+]
 
 
 class Family(Protocol):
@@ -36,20 +47,44 @@ FAMILIES: dict[str, Family] = {"atari": atari, "atari-2016": atari_2016, "pixels
 
 
 def describe(
-    env_id: str, imports: tuple[str, ...] = (), frame_stack: int | None = None, frame_skip: int | None = None
+    env_id: str,
+    imports: tuple[str, ...] = (),
+    frame_stack: int | None = None,
+    frame_skip: int | None = None,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> EnvironmentSpec:
     """Find out what `env_id` is. Raises UsageError if it is unknown or of a kind that cannot be learned here."""
-    registered = _find(env_id, imports)
+    registered, kwargs = _find(env_id, imports), dict(kwargs or {})
     if atari.is_atari(registered):
+        if kwargs:
+            raise UsageError(f"{env_id} takes no --env-kwargs; its id and --frame-skip say how an Atari game is played")
         return atari.describe(registered, frame_stack or 4, frame_skip or 4)
     try:
-        env = gym.make(env_id)
+        env = gym.make(env_id, **kwargs)
     except Exception as error:  # somebody else's constructor may raise anything
         raise UsageError(f"environment {env_id} cannot be made: {_one_line(error) or type(error).__name__}") from error
     try:
-        return _describe_spaces(env, env_id, imports, frame_stack, frame_skip)
+        spec = _describe_spaces(env, env_id, imports, frame_stack, frame_skip)
+        return dataclasses.replace(spec, kwargs=kwargs)
     finally:
         env.close()
+
+
+def read_kwargs(words: Iterable[str]) -> dict[str, Any]:
+    """Turn words `NAME=VALUE` into arguments; values are read as JSON where they are JSON, else as text.
+
+    Raises UsageError for a word of another form.
+    """
+    kwargs: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (equals and name.isidentifier()):
+            raise UsageError(f"--env-kwargs {word} is no NAME=VALUE")
+        try:
+            kwargs[name] = json.loads(value)
+        except ValueError:
+            kwargs[name] = value
+    return kwargs
 
 
 def describe_2016(env_id: str, frame_stack: int) -> EnvironmentSpec:
@@ -107,6 +142,7 @@ def same_task(one: EnvironmentSpec, other: EnvironmentSpec) -> bool:
 
 def _find(env_id: str, imports: Iterable[str]) -> EnvSpec:
     gym.register_envs(ale_py)
+    latency.register()
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # or it greets on stderr
     for module in imports:
         try:

@@ -32,6 +32,8 @@ class EnvironmentSpec:
     max_frames: int | None = None
     """Frames after which the environment itself truncates an episode."""
     imports: tuple[str, ...] = ()
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Arguments of the environment's constructor."""
     random_frame_skip: tuple[int, int] | None = None
     """Frames that an action lasts where that is drawn anew for each, from the first to the second of these; then
     `frame_skip` is their mean."""

@@ -45,7 +45,8 @@ def make_synchronous(
     """`num_envs` environments in this process, each with `prepare`'s observations."""
 
     def make_one() -> gym.Env[Any, Any]:
-        env = gym.make(spec.env_id, render_mode="rgb_array") if render else gym.make(spec.env_id)
+        kwargs = {"render_mode": "rgb_array", **spec.kwargs} if render else spec.kwargs
+        env = gym.make(spec.env_id, **kwargs)
         if spec.frame_skip > 1:
             env = ActionRepeat(env, spec.frame_skip)
         if spec.first_action:

@@ -16,6 +16,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from asyncq.config import TrainConfig
+from asyncq.machine import usable_cores
+from asyncq.monitoring.diagnosis import bottleneck
 from asyncq.status import StatusBoard, WorkerState
 
 STATE_STYLES = {
@@ -43,13 +45,19 @@ def make_display(config: TrainConfig, status: StatusBoard, run_dir: Path, device
     if config.quiet:
         yield PlainDisplay(interval=float("inf"))
     elif not sys.stdout.isatty():
-        what = f"{config.method} on {config.env}, --processes {config.processes}"
-        print(f"asyncq: {what}, learner on {device}, in {run_dir}", flush=True)
+        print(f"asyncq: {config.method} on {config.env}, learner on {device}, in {run_dir}", flush=True)
+        print(f"asyncq: {chosen(config)}", flush=True)
         yield PlainDisplay(interval=10.0)
     else:
         display = LiveDisplay(config, status, run_dir, device)
         with display.live:
             yield display
+
+
+def chosen(config: TrainConfig) -> str:
+    """The settings that make a training fast or slow, as flags: what was given, and what was chosen."""
+    names = ("processes", "envs_per_process", "n_step", "batch_size", "passes", "network", "precision")
+    return " ".join(f"--{name.replace('_', '-')} {getattr(config, name)}" for name in names)
 
 
 class PlainDisplay:
@@ -67,7 +75,8 @@ class PlainDisplay:
         score = _number(report["episodic_return"])
         print(
             f"{report['env_steps']:>11,} env steps  {report['sps']:>7,.0f} SPS  return {score}"
-            f"  episodes {report['episodes']}  lag {lag}  queue {report['queue_fill']:.0%}",
+            f"  episodes {report['episodes']}  lag {lag}  queue {report['queue_fill']:.0%}"
+            f"  waits: learner {report['waits']['learner']:.0%}, workers {report['waits']['workers']:.0%}",
             flush=True,
         )
 
@@ -84,6 +93,7 @@ class LiveDisplay:
     def __init__(self, config: TrainConfig, status: StatusBoard, run_dir: Path, device: str) -> None:
         self._config, self._status = config, status
         self._title = f"{config.method} · {config.env} · learner on {device}"
+        self._chosen = chosen(config)
         self._run_dir = run_dir
         self._progress = Progress(
             TextColumn("[bold]{task.completed:,.0f}[/] / {task.total:,.0f} env steps"),
@@ -111,7 +121,9 @@ class LiveDisplay:
 
     def _render(self) -> Panel:
         return Panel(
-            Group(self._progress, self._figures(), self._workers()), title=self._title, subtitle=str(self._run_dir)
+            Group(self._progress, self._figures(), self._workers(), self._limit(), f"[dim]{self._chosen}[/]"),
+            title=self._title,
+            subtitle=str(self._run_dir),
         )
 
     def _figures(self) -> Table:
@@ -129,6 +141,11 @@ class LiveDisplay:
         losses = report.get("losses", {})
         table.add_row(*(f"{name} {value:.3g}" for name, value in list(losses.items())[:5]))
         return table
+
+    def _limit(self) -> str:
+        waits = self._report.get("waits")
+        assert self._config.processes
+        return f"[dim]{bottleneck(waits, self._config.processes, usable_cores())}[/]" if waits else ""
 
     def _workers(self) -> Table:
         table = Table.grid(expand=True, padding=(0, 2))

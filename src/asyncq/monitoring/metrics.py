@@ -22,6 +22,7 @@ class Metrics:
     def __init__(self) -> None:
         self.started = self.reported = time.monotonic()
         self.steps_reported = 0
+        self.workers_waited = 0.0
         self.episodes = 0
         self.returns: deque[float] = deque(maxlen=WINDOW)
         self.lengths: deque[int] = deque(maxlen=WINDOW)
@@ -32,9 +33,10 @@ class Metrics:
         self.losses: dict[str, list[Tensor]] = defaultdict(list)
         self.lags: list[Array] = []
         self.queue_fill: list[float] = []
+        self.learner_waited = 0.0
 
     def add_fragment(self, fragment: Fragment, updates: int) -> None:
-        """Count a fragment that is learned from after so many updates; its steps lag by those since they were played."""
+        """Count a fragment; its steps lag by the learner's `updates` since their weights."""
         self.lags.append(updates - fragment.weights_versions)
         ended = ~np.isnan(fragment.episode_returns)
         self.episodes += int(ended.sum())
@@ -62,22 +64,27 @@ class Metrics:
         self.best = self.episodic_return
         return True
 
-    def report(self, env_steps: int, updates: int) -> dict[str, Any]:
-        """One line of `metrics.jsonl`; starts counting anew."""
+    def report(self, env_steps: int, updates: int, workers_waited: float = 0.0) -> dict[str, Any]:
+        """One line of `metrics.jsonl`; starts counting anew. `workers_waited` is in seconds, since the run began."""
         now = time.monotonic()
+        passed = max(now - self.reported, 1e-9)
         report: dict[str, Any] = {
             "env_steps": env_steps,
             "seconds": round(now - self.started, 3),
-            "sps": round((env_steps - self.steps_reported) / max(now - self.reported, 1e-9), 1),
+            "sps": round((env_steps - self.steps_reported) / passed, 1),
             "updates": updates,
             "episodes": self.episodes,
             "episodic_return": round(self.episodic_return, 4) if self.returns else None,
             "episodic_length": round(float(np.mean(self.lengths)), 1) if self.lengths else None,
             "lag": self._lag(),
             "queue_fill": round(float(np.mean(self.queue_fill)), 3) if self.queue_fill else 0.0,
+            "waits": {
+                "learner": round(self.learner_waited / passed, 3),
+                "workers": round((workers_waited - self.workers_waited) / passed, 3),
+            },
             "losses": {name: float(sum(values)) / len(values) for name, values in self.losses.items()},
         }
-        self.reported, self.steps_reported = now, env_steps
+        self.reported, self.steps_reported, self.workers_waited = now, env_steps, workers_waited
         self._clear()
         return report
 

@@ -77,7 +77,7 @@ def tagged(report: dict[str, Any]) -> Iterator[tuple[str, float]]:
     for name, tag in TAGS.items():
         if report[name] is not None:
             yield tag, report[name]
-    for group in ("losses", "lag"):
+    for group in ("losses", "lag", "waits"):
         for name, value in (report[group] or {}).items():
             if value is not None:
                 yield f"{group}/{name}", value

@@ -1,0 +1,58 @@
+"""Types of settings that may stay open: None stands for "somebody else decides", and the setting's help says who."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import tyro
+
+
+def alias(*names: str) -> Any:
+    """Other spellings of a flag."""
+    return tyro.conf.arg(aliases=list(names))
+
+
+def _plain(kind: str) -> Any:
+    return tyro.conf.arg(metavar=kind, help_behavior_hint="")
+
+
+OpenInt = Annotated[int | None, _plain("INT")]
+OpenFloat = Annotated[float | None, _plain("FLOAT")]
+OpenStr = Annotated[str | None, _plain("STR")]
+
+
+def _auto(kind: str, parse: Callable[[str], Any], *, many: bool = False) -> Any:
+    def read(words: list[str]) -> Any:
+        if words == ["auto"]:
+            return None
+        try:
+            values = tuple(parse(word) for word in words)
+        except (KeyError, ValueError):
+            raise ValueError(f"{' '.join(words)!r} is no {kind}") from None
+        return values if many else values[0]
+
+    def show(value: Any) -> list[str]:
+        if value is None:
+            return ["auto"]
+        return [str(single) for single in (value if many else (value,))]
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*" if many else 1,
+        metavar=kind,
+        instance_from_str=read,
+        is_instance=lambda _: True,
+        str_from_instance=show,
+    )
+
+
+# the word auto leaves these open: the machine, the method or the environment decides
+AutoInt = Annotated[int | None, _auto("INT", int), _plain("INT")]
+AutoFloat = Annotated[float | None, _auto("FLOAT", float), _plain("FLOAT")]
+AutoFloats = Annotated[
+    tuple[float, ...] | None, _auto("FLOAT [FLOAT ...]", float, many=True), _plain("FLOAT [FLOAT ...]")
+]
+AutoBool = Annotated[
+    bool | None, _auto("{True,False}", {"True": True, "False": False}.__getitem__), _plain("{True,False}")
+]
+AutoStr = Annotated[str | None, _auto("STR", str), _plain("STR")]
