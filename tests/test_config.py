@@ -77,7 +77,7 @@ def test_what_cannot_work_is_refused_in_one_line_with_the_reason(settings: dict[
     [
         ({"network": "nature"}, "vector", "use --network mlp"),
         ({"network": "a3c"}, "vector", "use --network mlp"),
-        ({"network": "mlp"}, "image", "use --network a3c or nature"),
+        ({"network": "mlp"}, "image", "use --network small, a3c, nature or impala"),
         ({"frame_stack": 4}, "vector", "--frame-stack 4 is for images"),
         ({"frame_size": 42}, "vector", "--frame-size 42 is for images"),
         ({"final_learning_rate": 0.1}, "image", "--final-learning-rate 0.1 is above"),

@@ -10,7 +10,14 @@ from asyncq.errors import UsageError
 from asyncq.networks import ImageNorm, PolicyValueNetwork, QNetwork, make_network
 
 IMAGE, VECTOR = (4, 84, 84), (6,)
-NETWORKS = [("a3c", IMAGE), ("nature", IMAGE), ("small", (4, 42, 42)), ("a3c", (1, 84, 84)), ("mlp", VECTOR)]
+NETWORKS = [
+    ("a3c", IMAGE),
+    ("nature", IMAGE),
+    ("small", (4, 42, 42)),
+    ("impala", (4, 42, 42)),
+    ("a3c", (1, 84, 84)),
+    ("mlp", VECTOR),
+]
 
 
 def size(network: nn.Module) -> int:
@@ -40,6 +47,13 @@ def test_the_a3c_network_has_the_papers_size() -> None:
 def test_the_nature_network_has_the_papers_size() -> None:
     expected = (32 * 256 + 32) + (64 * 512 + 64) + (64 * 576 + 64) + (512 * 3136 + 512) + (6 * 512 + 6)
     assert size(make_network("nature", "q", IMAGE, 6, False)) == expected
+
+
+def test_the_impala_network_has_its_papers_layers() -> None:
+    # fifteen 3x3 convolutions in sections of 16, 32 and 32 filters, each section halving the side: 84, 42, 21, 11
+    convolutions = (4 + 4 * 16) * 16 * 9 + (16 + 4 * 32) * 32 * 9 + (32 + 4 * 32) * 32 * 9 + 5 * (16 + 32 + 32)
+    expected = convolutions + (256 * 32 * 11 * 11 + 256) + (6 * 256 + 6) + (256 + 1)
+    assert size(make_network("impala", "policy-value", IMAGE, 6, False)) == expected
 
 
 @pytest.mark.parametrize(("name", "least"), [("a3c", 20), ("nature", 36), ("small", 12)])
@@ -116,7 +130,7 @@ def test_a_q_networks_second_output_is_the_greatest_action_value() -> None:
 
 
 def test_every_parameter_learns() -> None:
-    for name, shape in (("a3c", IMAGE), ("mlp", VECTOR)):
+    for name, shape in (("a3c", IMAGE), ("impala", (4, 42, 42)), ("mlp", VECTOR)):
         network = make_network(name, "policy-value", shape, 3, True)
         logits, values = network(torch.randint(256, (4, *shape)).float())
         (logits.square().sum() + values.square().sum()).backward()

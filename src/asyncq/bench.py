@@ -47,7 +47,7 @@ class BenchConfig:
     method: str = "a3c"
     """one-step-q, n-step-q or a3c."""
     network: AutoStr = None
-    """a3c, nature, small or mlp (default: by method)."""
+    """a3c, nature, impala, small or mlp (default: by method)."""
     device: str = "auto"
     """The learner's device: auto, cpu or cuda."""
     precision: AutoStr = None

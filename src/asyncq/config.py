@@ -115,7 +115,7 @@ class TrainConfig:
     """Atari: learn as if losing a life ended the episode; play and report full games all the same."""
 
     network: AutoStr = None
-    """a3c (the paper's), nature or small for images, mlp for vectors (default: by method)."""
+    """a3c (the paper's), nature, impala or small for images, mlp for vectors (default: by method)."""
     layer_norm: AutoBool = None
     """Normalise the activations of every hidden layer (default: not for a3c on vectors)."""
     frame_stack: AutoInt = None
@@ -235,7 +235,9 @@ class TrainConfig:
         if kind == "vector" and self.network not in (None, "mlp"):
             raise UsageError(f"--network {self.network} takes images, but {self.env} gives vectors; use --network mlp")
         if kind == "image" and self.network == "mlp":
-            raise UsageError(f"--network mlp takes vectors, but {self.env} gives images; use --network a3c or nature")
+            raise UsageError(
+                f"--network mlp takes vectors, but {self.env} gives images; use --network small, a3c, nature or impala"
+            )
         for name in ("frame_stack", "frame_size"):
             if kind == "vector" and (getattr(self, name) or 1) > 1:
                 given = f"{_flag(name)} {getattr(self, name)}"

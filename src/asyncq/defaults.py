@@ -26,6 +26,7 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
 NETWORK_DEFAULTS: dict[str, dict[str, Any]] = {
     "a3c": {"frame_size": 84},
     "nature": {"frame_size": 84},
+    "impala": {"frame_size": 84},
     "small": {"frame_size": 42},
     "mlp": {},
 }

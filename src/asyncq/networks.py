@@ -68,6 +68,40 @@ class ConvolutionalTrunk(nn.Module):
         return functional.relu(self.dense_norm(self.dense(hidden.flatten(1))))
 
 
+class ResidualTrunk(nn.Module):
+    """IMPALA's deep trunk (Espeholt et al. 2018, figure 3) over stacked grey frames, uint8 `[B, S, H, W]`.
+
+    Three sections of a convolution, a maximum over 3x3 pixels with stride 2, and two residual blocks of two
+    convolutions; then 256 features. With `layer_norm` each section's sum and the features are normalised.
+    """
+
+    def __init__(self, shape: Sequence[int], filters: Sequence[int], features: int, layer_norm: bool) -> None:
+        super().__init__()
+        self.features = features
+        self.entries, self.blocks, self.norms = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        channels, height, width = shape
+        for wanted in filters:
+            self.entries.append(_orthogonal(nn.Conv2d(channels, wanted, 3, padding=1)))
+            for _ in range(4):
+                self.blocks.append(_orthogonal(nn.Conv2d(wanted, wanted, 3, padding=1)))
+            channels, height, width = wanted, (height + 1) // 2, (width + 1) // 2
+            self.norms.append(ImageNorm([channels, height, width]) if layer_norm else nn.Identity())
+        self.dense = _orthogonal(nn.Linear(channels * height * width, features))
+        self.dense_norm = nn.LayerNorm(features) if layer_norm else nn.Identity()
+
+    def forward(self, observations: Tensor) -> Tensor:
+        hidden = observations.to(self.dense.weight.dtype) / 255
+        if torch.is_grad_enabled():
+            hidden = hidden.contiguous(memory_format=torch.channels_last)
+        for section, (entry, norm) in enumerate(zip(self.entries, self.norms, strict=True)):
+            hidden = functional.max_pool2d(entry(hidden), 3, stride=2, padding=1)
+            for block in (0, 2):
+                inner = self.blocks[4 * section + block](functional.relu(hidden))
+                hidden = hidden + self.blocks[4 * section + block + 1](functional.relu(inner))
+            hidden = norm(hidden)
+        return functional.relu(self.dense_norm(self.dense(functional.relu(hidden).flatten(1))))
+
+
 class DenseTrunk(nn.Module):
     """Two hidden layers over vectors, float32 `[B, D]` -> `[B, features]`."""
 
@@ -88,7 +122,7 @@ class DenseTrunk(nn.Module):
         return features
 
 
-Trunk = ConvolutionalTrunk | DenseTrunk
+Trunk = ConvolutionalTrunk | ResidualTrunk | DenseTrunk
 
 
 class PolicyValueNetwork(nn.Module):
@@ -135,6 +169,8 @@ def make_network(
 def _trunk(name: str, shape: Sequence[int], layer_norm: bool) -> Trunk:
     if name == "mlp":
         return DenseTrunk(shape, 64, layer_norm)
+    if name == "impala":
+        return ResidualTrunk(shape, (16, 32, 32), 256, layer_norm)
     layers, features = CONVOLUTIONS[name]
     return ConvolutionalTrunk(shape, layers, features, layer_norm)
 
