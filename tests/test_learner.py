@@ -24,8 +24,10 @@ VECTOR = EnvironmentSpec("CartPole-v1", "vectors", (4,), "float32", frame_stack=
 STEPS, ENVS = 4, 2
 
 
-def make_learner(run_dir: Path, spec: EnvironmentSpec = VECTOR, **settings: Any) -> tuple[Learner, Any]:
-    """A learner with one lane of four fragments of 4 steps and 2 envs, and where its reports come out."""
+def make_learner(
+    run_dir: Path, spec: EnvironmentSpec = VECTOR, lanes: int = 1, slots: int = 4, **settings: Any
+) -> tuple[Learner, Any]:
+    """A learner with lanes of fragments of 4 steps and 2 envs, and where its reports come out."""
     given = {"method": "a3c", "n_step": STEPS, "batch_size": STEPS * ENVS, "passes": 1, "env": spec.env_id}
     config = TrainConfig(**{**given, **settings}).resolved(spec.kind, spec.frame_skip)
     reports, reports_in = multiprocessing.Pipe(duplex=False)
@@ -33,9 +35,9 @@ def make_learner(run_dir: Path, spec: EnvironmentSpec = VECTOR, **settings: Any)
     task = LearnerTask(
         config=config,
         spec=spec,
-        queue=ExperienceQueue(layout, 1, 4),
+        queue=ExperienceQueue(layout, lanes, slots),
         board=WeightBoard(1),
-        status=StatusBoard(1),
+        status=StatusBoard(lanes),
         reports=reports_in,
         run_dir=run_dir,
         device="cpu",
@@ -46,11 +48,12 @@ def make_learner(run_dir: Path, spec: EnvironmentSpec = VECTOR, **settings: Any)
     return learner, reports
 
 
-def push(learner: Learner, version: int, resets: int = 0) -> None:
-    """A fragment of random numbers, of which the first `resets` steps of env 0 are no decisions."""
-    lane, generator = learner.task.queue.lanes[0], np.random.default_rng(version)
+def push(learner: Learner, version: int, resets: int = 0, into: int = 0) -> bool:
+    """Random numbers, of which the first `resets` steps of env 0 are no decisions, into a lane; False if it is full."""
+    lane, generator = learner.task.queue.lanes[into], np.random.default_rng(version)
     fragment = lane.reserve(timeout=0)
-    assert fragment is not None
+    if fragment is None:
+        return False
     fragment.frames[...] = generator.integers(0, 100, fragment.frames.shape)
     fragment.actions[...] = generator.integers(0, 2, (STEPS, ENVS))
     fragment.rewards[...] = generator.normal(size=(STEPS, ENVS))
@@ -62,6 +65,7 @@ def push(learner: Learner, version: int, resets: int = 0) -> None:
     fragment.episode_lengths[...] = 0
     fragment.weights_versions[...] = version
     lane.commit()
+    return True
 
 
 def received(reports: Any) -> list[dict[str, Any]]:
@@ -249,3 +253,29 @@ def test_what_the_learner_learns_from_is_what_was_pushed(tmp_path: Path) -> None
         expected = factor * np.concatenate([getattr(each, name) for each in copies], axis=1)
         assert np.array_equal(getattr(batch, name).numpy(), expected), name
     assert np.array_equal(batch.observations.numpy(), np.concatenate([each.frames for each in copies], axis=1))
+
+
+@pytest.mark.parametrize(
+    ("lanes", "slots", "gathered", "passes"), [(1, 1, 1, 1), (2, 1, 1, 4), (3, 2, 2, 1), (4, 1, 3, 2)]
+)
+def test_the_queues_bound_is_the_bound_of_the_lag(
+    tmp_path: Path, lanes: int, slots: int, gathered: int, passes: int
+) -> None:
+    """(N K - 1) waiting fragments and a batch in the making, even if every worker fills each slot at once."""
+    settings = {"passes": passes, "batch_size": gathered * STEPS * ENVS}
+    learner, _ = make_learner(tmp_path, lanes=lanes, slots=slots, **settings)
+    lags = []
+    for turn in range(30):
+        for into in np.random.default_rng(turn).permutation(lanes):
+            while push(learner, learner.updates, into=into):
+                pass
+        fragments = learner._drain()
+        lags += [learner.updates - int(fragment.weights_versions[-1]) for fragment in fragments]
+        batch = learner.to_device(fragments)
+        for into in range(lanes):  # the slots are free before the batch is learned from
+            while push(learner, learner.updates, into=into):
+                pass
+        learner.learn_from(batch)
+    batches_ahead = -(-(lanes * slots - 1 + gathered) // gathered)
+    assert max(lags) <= passes * batches_ahead
+    assert max(lags) >= passes * (batches_ahead - 1)

@@ -75,7 +75,7 @@ def bench(config: BenchConfig) -> int:
     result: dict[str, Any] = dict(time_parts(training, spec, device, config.seconds))
     result |= time_queue(training, spec, config.seconds)
     result["ideal_sps"] = ideal_sps(result, usable_cores(), device)
-    result["train_sps"] = time_training(training, 6 * config.seconds)
+    result["train_sps"] = median_of(short_training(training, 6 * config.seconds), "sps")
     result["efficiency"] = result["train_sps"] / result["ideal_sps"]
     result |= {"cores": usable_cores(), "device": device, "limit": limit(result)}
     print(json.dumps(result) if config.json else table(result, training))
@@ -175,8 +175,8 @@ def ideal_sps(result: dict[str, float], cores: int, device: str) -> float:
     return cores / (playing + 1 / result["learner_sps"])
 
 
-def time_training(config: TrainConfig, seconds: float) -> float:
-    """Env steps a second of a real training, from WARM_UP_SECONDS after its first report on."""
+def short_training(config: TrainConfig, seconds: float) -> list[dict[str, Any]]:
+    """Run a real training; its reports, one a second, from WARM_UP_SECONDS after the first on, for `seconds`."""
     with tempfile.TemporaryDirectory(prefix="asyncq-bench-") as folder:
         settings, run_dir = Path(folder) / "settings.json", Path(folder) / "run"
         endless = replace(config, total_steps=10**9, report_interval=1.0)
@@ -187,8 +187,11 @@ def time_training(config: TrainConfig, seconds: float) -> float:
                 reports = _reports_of(process, run_dir / "metrics.jsonl", seconds)
             finally:
                 process.send_signal(signal.SIGINT)
-    counted = [report for report in reports if report["seconds"] >= reports[0]["seconds"] + WARM_UP_SECONDS]
-    return float(np.median([report["sps"] for report in counted]))
+    return [report for report in reports if report["seconds"] >= reports[0]["seconds"] + WARM_UP_SECONDS]
+
+
+def median_of(reports: list[dict[str, Any]], name: str) -> float:
+    return float(statistics.median(report[name] for report in reports))
 
 
 def _reports_of(process: subprocess.Popen[bytes], metrics: Path, seconds: float) -> list[dict[str, Any]]:
