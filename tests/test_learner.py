@@ -262,8 +262,8 @@ def test_the_queues_bound_is_the_bound_of_the_lag(
     tmp_path: Path, lanes: int, slots: int, gathered: int, passes: int
 ) -> None:
     """(N K - 1) waiting fragments and a batch in the making, even if every worker fills each slot at once."""
-    settings = {"passes": passes, "batch_size": gathered * STEPS * ENVS}
-    learner, _ = make_learner(tmp_path, lanes=lanes, slots=slots, **settings)
+    size = gathered * STEPS * ENVS
+    learner, _ = make_learner(tmp_path, lanes=lanes, slots=slots, passes=passes, batch_size=size)
     lags = []
     for turn in range(30):
         for into in np.random.default_rng(turn).permutation(lanes):

@@ -62,3 +62,12 @@ def test_a_child_ends_with_a_parent_that_is_killed() -> None:
             return
         time.sleep(0.05)
     pytest.fail("the child lives on")
+
+
+def test_a_traceback_goes_into_the_pipe_that_is_given(capfd: pytest.CaptureFixture[str]) -> None:
+    errors, theirs = Pipe(duplex=False)
+    process = start_child("test", {}, fail, None, errors=theirs)
+    process.join()
+    assert process.exitcode == 1
+    assert errors.recv().strip().endswith("ValueError: on purpose")
+    assert capfd.readouterr().err == ""

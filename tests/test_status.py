@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import time
 
+import pytest
+
 from asyncq.status import StatusBoard, WorkerState
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -46,3 +48,14 @@ def test_a_child_reports_and_hears_the_word_to_stop() -> None:
     child.join(60)
     assert child.exitcode == 0
     assert board.state(1) == WorkerState.STOPPED
+
+
+def test_idle_seconds_count_from_the_last_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 5_000_000_000
+    monkeypatch.setattr("time.monotonic_ns", lambda: now)
+    status = StatusBoard(2)
+    status.touch(1)
+    now = 7_500_000_000
+    assert status.idle_seconds(1) == 2.5
+    status.set_state(1, WorkerState.WAITING)
+    assert status.idle_seconds(1) == 0

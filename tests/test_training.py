@@ -14,6 +14,7 @@ import pytest
 
 from asyncq.storage.weights_file import load_weights
 from asyncq.training import SAME_REQUEST_SECONDS, Signals
+from tiny_envs import FAILING
 
 
 def asyncq(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -167,6 +168,31 @@ def test_killed_worker_is_replaced(tmp_path: Path) -> None:
     assert process.returncode == 0, errors
     assert "is replaced" in errors
     assert json.loads((run_dir / "summary.json").read_text())["env_steps"] >= 60_000
+
+
+def test_a_stopped_worker_counts_as_hanging_and_is_replaced(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    flags = ["--processes", 2, "--total-steps", 60_000, "--report-interval", 0.5, "--worker-timeout", 10]
+    process = start("train", "--env", "CartPole-v1", "--run-dir", run_dir, *flags)
+    wait_for_first_report(run_dir)
+    stopped = next(pid for pid in members_of_group(process.pid) if is_worker(pid))
+    os.kill(stopped, signal.SIGSTOP)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert "did nothing for 10 s (--worker-timeout); it is replaced (1/100)" in errors
+    assert_nothing_left(process.pid, seconds=2)
+
+
+def test_a_worker_that_keeps_failing_ends_the_run_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    run_dir = tmp_path / "run"
+    flags = ["--env", FAILING, "--import", "tiny_envs", "--processes", 1, "--max-restarts", 1, "--run-dir", run_dir]
+    done = asyncq("train", *flags)
+    assert done.returncode == 1
+    assert "ValueError: the cable is loose; it is replaced (1/1)" in done.stderr
+    assert "ValueError: the cable is loose, and --max-restarts 1 is used up" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (run_dir / "log.txt").read_text().count("Traceback (most recent call last)") == 2
 
 
 def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:

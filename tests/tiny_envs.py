@@ -1,7 +1,9 @@
-"""Three tiny environments that the tests register: pictures, vectors counted from action 5, and continuous actions."""
+"""Tiny environments that the tests register: pictures, vectors counted from action 5, actions and observations
+that cannot be learned, and one that fails."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import gymnasium as gym
@@ -11,6 +13,7 @@ PIXELS = "AsyncqTest/Pixels-v0"
 COUNTER = "AsyncqTest/Counter-v0"
 CONTINUOUS = "AsyncqTest/Continuous-v0"
 TABLE = "AsyncqTest/Table-v0"
+FAILING = "AsyncqTest/Failing-v0"
 
 
 class Pixels(gym.Env[np.ndarray[Any, Any], np.int64]):
@@ -70,6 +73,23 @@ class Counter(gym.Env[np.ndarray[Any, Any], np.int64]):
         return np.array([self._episode, float(self._step), float(action)]), reward, terminated, truncated, {}
 
 
+class Failing(Counter):
+    """In its every 40th step it raises an error, or sleeps for so many seconds."""
+
+    def __init__(self, sleep: float = 0.0) -> None:
+        super().__init__()
+        self._sleep = sleep
+        self._steps = 0
+
+    def step(self, action: np.int64) -> tuple[np.ndarray[Any, Any], float, bool, bool, dict[str, Any]]:
+        self._steps += 1
+        if self._steps % 40 == 0:
+            if not self._sleep:
+                raise ValueError("the cable is loose")
+            time.sleep(self._sleep)
+        return super().step(action)
+
+
 class Continuous(Counter):
     """Actions are a Box: nothing that can be learned here."""
 
@@ -86,6 +106,12 @@ class Table(Counter):
         self.observation_space = gym.spaces.Box(0, 1, (2, 2), np.float32)
 
 
-for _name, _class in ((PIXELS, Pixels), (COUNTER, Counter), (CONTINUOUS, Continuous), (TABLE, Table)):
+for _name, _class in (
+    (PIXELS, Pixels),
+    (COUNTER, Counter),
+    (CONTINUOUS, Continuous),
+    (TABLE, Table),
+    (FAILING, Failing),
+):
     if _name not in gym.registry:
         gym.register(_name, entry_point=f"{__name__}:{_class.__name__}", disable_env_checker=True)

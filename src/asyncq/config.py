@@ -131,6 +131,10 @@ class TrainConfig:
     """The learner's arithmetic: float32 or bf16 (default: bf16 where a GPU, or AMX, is fast at it, else float32)."""
     save_interval: Annotated[int, alias("--save-freq")] = 1_000_000
     """Env steps between weights files."""
+    worker_timeout: float = 120.0
+    """Seconds without a sign of life after which a worker counts as hanging, and is replaced."""
+    max_restarts: int = 100
+    """Workers that died or hung and are replaced, in the whole run; one more ends it."""
     report_interval: float = 5.0
     """Seconds between reports."""
     quiet: bool = False
@@ -163,13 +167,13 @@ class TrainConfig:
         ):  # fmt: skip
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 0)
-        for name in ("seed", "value_coefficient", "policy_clip"):
+        for name in ("seed", "value_coefficient", "policy_clip", "max_restarts"):
             _at_least(name, getattr(self, name), 0)
         for name in ("gamma", "trace_lambda", "epsilon_initial"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise UsageError(f"{_flag(name)} is {value}; it must lie between 0 and 1")
-        for name in ("learning_rate", "reward_scale", "report_interval"):
+        for name in ("learning_rate", "reward_scale", "report_interval", "worker_timeout"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{_flag(name)} is {value}; it must be greater than 0")

@@ -10,8 +10,12 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+LONGEST_TRACEBACK = 16_000
+"""Characters; what fits into a pipe that nobody reads yet."""
 
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 """They reach the whole process group, but the main process decides: children begin, and stay, with them blocked."""
@@ -27,10 +31,19 @@ PLAYER_ENVIRONMENT = {**LEARNER_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "", "OMP_NU
 """Of processes that play: they see no GPU and use one thread each."""
 
 
-def start_child(name: str, environment: dict[str, str], run: Callable[..., None], *arguments: Any) -> BaseProcess:
-    """Start `run(*arguments)` in a new interpreter, never by fork: CUDA and torch's threads do not survive that."""
+def start_child(
+    name: str,
+    environment: dict[str, str],
+    run: Callable[..., None],
+    *arguments: Any,
+    errors: Connection | None = None,
+) -> BaseProcess:
+    """Start `run(*arguments)` in a new interpreter, never by fork: CUDA and torch's threads do not survive that.
+
+    The traceback of an exception goes into `errors`, or else to stderr.
+    """
     process = multiprocessing.get_context("spawn").Process(
-        target=_child_main, args=(run, *arguments), name=f"asyncq-{name}", daemon=True
+        target=_child_main, args=(errors, run, *arguments), name=f"asyncq-{name}", daemon=True
     )
     resource_tracker.ensure_running()  # or the first start would start it, which lifts the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -42,12 +55,15 @@ def start_child(name: str, environment: dict[str, str], run: Callable[..., None]
     return process
 
 
-def _child_main(run: Callable[..., None], *arguments: Any) -> None:
+def _child_main(errors: Connection | None, run: Callable[..., None], *arguments: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         run(*arguments)
     except Exception:
-        traceback.print_exc()
+        if errors is None:
+            traceback.print_exc()
+        else:
+            errors.send(traceback.format_exc()[-LONGEST_TRACEBACK:])
         raise SystemExit(1) from None
 
 

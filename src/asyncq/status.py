@@ -47,13 +47,20 @@ class StatusBoard:
     def stopping(self) -> bool:
         return bool(self._stop[0])
 
+    def touch(self, worker: int) -> None:
+        """Say that this worker is alive."""
+        self._rows[worker][2] = time.monotonic_ns()
+
+    def idle_seconds(self, worker: int) -> float:
+        """Since this worker last gave a sign of life."""
+        return (time.monotonic_ns() - int(self._rows[worker][2])) / 1e9
+
     def set_state(self, worker: int, state: WorkerState) -> None:
         self._rows[worker][0] = state
-        self._rows[worker][2] = time.monotonic_ns()
+        self.touch(worker)
 
     def add_steps(self, worker: int, env_steps: int) -> None:
         self._rows[worker][1] += env_steps
-        self._rows[worker][2] = time.monotonic_ns()
 
     def add_wait(self, worker: int, seconds: float) -> None:
         self._rows[worker][3] += int(1e9 * seconds)

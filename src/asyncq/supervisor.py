@@ -1,19 +1,21 @@
-"""Supervisor: starts the worker and learner processes, replaces workers that died, and stops everything in order."""
+"""Supervisor: starts the worker and learner processes, replaces workers that died or hang, and stops all in order."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from asyncq.learner import LearnerTask, run_learner
 from asyncq.processes import LEARNER_ENVIRONMENT, PLAYER_ENVIRONMENT, start_child
-from asyncq.status import WorkerState
+from asyncq.status import StatusBoard, WorkerState
 from asyncq.worker import WorkerTask, run_worker
 
-MAX_RESTARTS = 10
-"""Workers replaced in one run before it is given up."""
+LONGEST_PAUSE = 10.0
+"""Seconds before the next try with a worker that keeps failing before it has played anything."""
 
 
 class RunFailed(Exception):
@@ -21,32 +23,53 @@ class RunFailed(Exception):
 
 
 class Supervisor:
-    """Owns every process of a run. `say` is told, in one line, what happened to them."""
+    """Owns every process of a run. `say` is told, in one line, what happened to them; `log` the tracebacks."""
 
-    def __init__(self, learner: LearnerTask, workers: list[WorkerTask], say: Callable[[str], None]) -> None:
-        self._status = learner.status
-        self._tasks = workers
-        self._say = say
+    def __init__(
+        self, learner: LearnerTask, workers: list[WorkerTask], say: Callable[[str], None], log: Callable[[str], None]
+    ) -> None:
+        self._status, self._config = learner.status, learner.config
+        self._say, self._log = say, log
         self._restarts = 0
-        self.learner = start_child("learner", LEARNER_ENVIRONMENT, run_learner, learner)
-        self.workers = [_start_worker(task) for task in workers]
+        self._learner_errors, errors = Pipe(duplex=False)
+        self.learner = start_child("learner", LEARNER_ENVIRONMENT, run_learner, learner, errors=errors)
+        errors.close()
+        self.workers = [WorkerPlace(task, self._status) for task in workers]
 
     def watch(self) -> None:
-        """Replace workers that died. Raises RunFailed if the learner did, or workers keep dying."""
+        """Replace workers that died or hang. Raises RunFailed if the learner died, or too many workers did."""
         if self.learner.exitcode not in (None, 0):
-            raise RunFailed(f"the learner ended with exit code {self.learner.exitcode}")
-        for index, process in enumerate(self.workers):
-            if process.exitcode is not None and not self._status.stopping:
-                self._replace(index, process.exitcode)
+            cause = self._last_line(self._learner_errors)
+            raise RunFailed(f"the learner ended with exit code {self.learner.exitcode}{cause}")
+        if self._status.stopping:
+            return
+        for place in self.workers:
+            if place.vacant:
+                place.fill_when_due()
+            elif place.process.exitcode is not None:
+                code, cause = place.process.exitcode, self._last_line(place.errors)
+                self._replace(place, f"ended with exit code {code}{cause}")
+            elif self._status.idle_seconds(place.task.index) > self._config.worker_timeout:
+                self._replace(place, f"did nothing for {self._config.worker_timeout:g} s (--worker-timeout)")
 
-    def _replace(self, index: int, exit_code: int) -> None:
-        self._status.set_state(index, WorkerState.DEAD)
-        if self._restarts == MAX_RESTARTS:
-            raise RunFailed(f"worker {index} ended with exit code {exit_code}, the {MAX_RESTARTS + 1}th to do so")
+    def _replace(self, place: WorkerPlace, why: str) -> None:
+        why = f"worker {place.task.index} {why}"
+        place.clear()
+        if self._restarts == self._config.max_restarts:
+            raise RunFailed(f"{why}, and --max-restarts {self._config.max_restarts} is used up")
         self._restarts += 1
-        self._say(f"worker {index} ended with exit code {exit_code}; it is replaced ({self._restarts}/{MAX_RESTARTS})")
-        self._tasks[index] = replace(self._tasks[index], restarts=self._tasks[index].restarts + 1)
-        self.workers[index] = _start_worker(self._tasks[index])
+        self._say(f"{why}; it is replaced ({self._restarts}/{self._config.max_restarts})")
+
+    def _last_line(self, errors: Connection) -> str:
+        """Log the traceback that a dead child left; returns what it says, as the end of a sentence."""
+        if not errors.poll():
+            return ""
+        try:
+            text = str(errors.recv())
+        except EOFError:
+            return ""
+        self._log(text)
+        return f": {text.strip().splitlines()[-1]}"
 
     def request_stop(self) -> None:
         """Let the workers end their fragments, and the learner save."""
@@ -56,7 +79,7 @@ class Supervisor:
         """Ask everyone to stop; kill whoever has not after `patience` seconds, or as soon as `hurry` says so."""
         self.request_stop()
         deadline = time.monotonic() + patience
-        processes = [self.learner, *self.workers]
+        processes = [self.learner, *(place.process for place in self.workers)]
         while any(process.is_alive() for process in processes) and time.monotonic() < deadline and not hurry():
             time.sleep(0.02)
         for process in processes:
@@ -64,5 +87,41 @@ class Supervisor:
             process.join()
 
 
-def _start_worker(task: WorkerTask) -> BaseProcess:
-    return start_child(f"worker-{task.index}", PLAYER_ENVIRONMENT, run_worker, task)
+class WorkerPlace:
+    """One worker of the run, whichever process it is at the moment."""
+
+    def __init__(self, task: WorkerTask, status: StatusBoard) -> None:
+        self.task, self._status = task, status
+        self._failures = 0
+        self.process, self.errors = self._start()
+
+    def _start(self) -> tuple[BaseProcess, Connection]:
+        self._due = float("inf")
+        self._played = self._status.env_steps(self.task.index)
+        self._status.set_state(self.task.index, WorkerState.STARTING)
+        errors, errors_in = Pipe(duplex=False)
+        name = f"worker-{self.task.index}"
+        process = start_child(name, PLAYER_ENVIRONMENT, run_worker, self.task, errors=errors_in)
+        errors_in.close()
+        return process, errors
+
+    @property
+    def vacant(self) -> bool:
+        """Whether the next process is yet to start."""
+        return self._due < float("inf")
+
+    def clear(self) -> None:
+        """End the process, and let the next be due: at once, or after a pause if it keeps failing before it plays."""
+        self.process.kill()
+        self.process.join()
+        self.errors.close()
+        self._status.set_state(self.task.index, WorkerState.DEAD)
+        has_played = self._status.env_steps(self.task.index) > self._played
+        self._failures = 0 if has_played else self._failures + 1
+        self._due = time.monotonic() + min(LONGEST_PAUSE, 2.0**self._failures - 1)
+
+    def fill_when_due(self) -> None:
+        """Start the next process once its pause is over."""
+        if time.monotonic() >= self._due:
+            self.task = replace(self.task, restarts=self.task.restarts + 1)
+            self.process, self.errors = self._start()

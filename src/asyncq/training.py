@@ -52,7 +52,7 @@ def train(config: TrainConfig) -> int:
             recorder.log(line)
             display.say(line)
 
-        supervisor = Supervisor(learner, workers, say)
+        supervisor = Supervisor(learner, workers, say, recorder.log)
         reports_out.close()
         try:
             outcome = follow(supervisor, reports, recorder, display, signals)

@@ -99,6 +99,7 @@ class Worker:
 
     def _wait_for_first_weights(self) -> None:
         while not self.task.status.stopping and not self.refresh():
+            self.task.status.touch(self.task.index)
             time.sleep(0.01)
 
     def refresh(self) -> bool:
@@ -123,6 +124,7 @@ class Worker:
             fragment.actions[t] = actions.numpy()
             fragment.behaviour_log_probs[t] = log_probs.numpy()
             self._step(fragment, t)
+            self.task.status.touch(self.task.index)
             fragment.frames[spec.frame_stack + t] = spec.latest_frames(self.observations)
 
     def _step(self, fragment: Fragment, t: int) -> None:
