@@ -95,7 +95,7 @@ def test_resolved_fills_in_everything_but_what_has_a_meaning_when_open(method: s
     open_fields = {field.name for field in dataclasses.fields(config) if getattr(config, field.name) is None}
     open_fields -= {"learning_rate_anneal_steps"} if (method, kind) != ("a3c", "image") else set()
     open_fields -= {"frame_size"} if kind == "vector" else set()
-    assert open_fields == {"target_return", "run_dir", "epsilon_anneal_frames", "precision"}
+    assert open_fields == {"target_return", "run_dir", "resume", "epsilon_anneal_frames", "precision"}
     assert config.frame_skip == 4
     assert config.resolved(kind, 4) == config
 

@@ -17,6 +17,7 @@ from asyncq.envs import EnvironmentSpec
 from asyncq.experience import ExperienceQueue, FragmentLayout
 from asyncq.learner import Learner, LearnerTask, learned_rewards, make_optimizer
 from asyncq.status import StatusBoard
+from asyncq.storage.state_file import load_state, save_state
 from asyncq.storage.weights_file import load_weights
 from asyncq.weights import WeightBoard, flatten_parameters
 
@@ -279,3 +280,30 @@ def test_the_queues_bound_is_the_bound_of_the_lag(
     batches_ahead = -(-(lanes * slots - 1 + gathered) // gathered)
     assert max(lags) <= passes * batches_ahead
     assert max(lags) >= passes * (batches_ahead - 1)
+
+
+@pytest.mark.parametrize(("method", "target_interval"), [("a3c", 0), ("one-step-q", 5)])
+def test_a_restored_learner_goes_on_as_the_first_would(tmp_path: Path, method: str, target_interval: int) -> None:
+    first, second = (
+        make_learner(tmp_path, method=method, target_interval=target_interval, passes=2, batch_size=STEPS)[0]
+        for _ in range(2)
+    )
+
+    def learn(learner: Learner, version: int) -> None:
+        push(learner, version)
+        fragments = learner._drain()
+        learner._count(fragments)
+        learner.learn_from(learner.to_device(fragments))
+
+    for version in range(4):
+        learn(first, version)
+    save_state(tmp_path, first.state(), keep=1)
+    restored = load_state(tmp_path / "state" / f"{first.env_steps}.h5")
+    learn(first, 9)
+    second.restore(restored)
+    assert second.env_steps == 4 * STEPS * ENVS
+    learn(second, 9)
+    for name in ("env_steps", "updates", "learning_rate", "next_target", "next_save"):
+        assert getattr(first, name) == getattr(second, name)
+    assert torch.equal(first.weights, second.weights)
+    assert all(torch.equal(a, b) for a, b in zip(first.target.parameters(), second.target.parameters(), strict=True))

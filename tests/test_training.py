@@ -1,5 +1,6 @@
 """Whole runs, with real processes: they learn, they stop when told, and nothing stays behind."""
 
+import itertools
 import json
 import os
 import signal
@@ -172,14 +173,22 @@ def test_killed_worker_is_replaced(tmp_path: Path) -> None:
 
 def test_a_stopped_worker_counts_as_hanging_and_is_replaced(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    flags = ["--processes", 2, "--total-steps", 60_000, "--report-interval", 0.5, "--worker-timeout", 10]
+    flags = ["--processes", 2, "--report-interval", 0.5, "--worker-timeout", 10]
     process = start("train", "--env", "CartPole-v1", "--run-dir", run_dir, *flags)
     wait_for_first_report(run_dir)
-    stopped = next(pid for pid in members_of_group(process.pid) if is_worker(pid))
-    os.kill(stopped, signal.SIGSTOP)
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
-    assert "did nothing for 10 s (--worker-timeout); it is replaced (1/100)" in errors
+    workers = [pid for pid in members_of_group(process.pid) if is_worker(pid)]
+    os.kill(workers[0], signal.SIGSTOP)
+    deadline = time.monotonic() + 60
+    while "did nothing for 10 s (--worker-timeout); it is replaced (1/100)" not in (run_dir / "log.txt").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    while len(set(filter(is_worker, members_of_group(process.pid))) - {workers[0]}) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert workers[0] not in members_of_group(process.pid)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
     assert_nothing_left(process.pid, seconds=2)
 
 
@@ -193,6 +202,36 @@ def test_a_worker_that_keeps_failing_ends_the_run_and_says_why(tmp_path: Path, m
     assert "ValueError: the cable is loose, and --max-restarts 1 is used up" in done.stderr
     assert "Traceback" not in done.stderr
     assert (run_dir / "log.txt").read_text().count("Traceback (most recent call last)") == 2
+
+
+def test_a_run_killed_at_any_moment_goes_on_from_its_last_state(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    flags = ["--env", "CartPole-v1", "--processes", 2, "--save-interval", 2_000, "--report-interval", 0.2]
+    flags += ["--run-dir", run_dir, "--resume", "auto"]
+    reached = 0
+    for moment in (0.31, 0.83):
+        process = start("train", *flags)
+        deadline = time.monotonic() + 120
+        while env_steps_of_state(run_dir) <= reached and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(moment)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=10)
+        assert env_steps_of_state(run_dir) > reached
+        reached = env_steps_of_state(run_dir)
+    done = asyncq("train", *flags, "--total-steps", reached + 5_000)
+    assert done.returncode == 0, done.stderr
+    reports = metrics(run_dir)
+    for before, after in itertools.pairwise(reports):
+        assert after["env_steps"] >= before["env_steps"]
+        assert after["seconds"] > before["seconds"]
+    assert reports[-1]["env_steps"] >= reached + 5_000
+    assert f"goes on from {reached:,} env steps" in (run_dir / "log.txt").read_text()
+
+
+def env_steps_of_state(run_dir: Path) -> int:
+    """Of the newest state of a run; 0 if there is none."""
+    return max((int(path.stem) for path in (run_dir / "state").glob("[0-9]*.h5")), default=0)
 
 
 def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_epsilon_follows_the_env_steps_of_the_newest_weights(env_steps: int, exp
 def test_episodes_of_the_more_exploring_environments_are_not_reported() -> None:
     settings = {"epsilon_final": (0.1, 0.5), "epsilon_probabilities": (0.5, 0.5), "envs_per_process": ENVS}
     task, queue, _ = make_task(method="n-step-q", **settings)
-    sequence = np.random.SeedSequence([task.config.seed, task.index, task.restarts])
+    sequence = np.random.SeedSequence([task.config.seed, task.index, task.restarts, task.start])
     worker = Worker(task, sequence)
     worker.env.close()
     assert worker.explores.tolist() == (worker.final_epsilons > worker.final_epsilons.min()).tolist()

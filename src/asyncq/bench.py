@@ -31,6 +31,7 @@ from asyncq.learner import Learner
 from asyncq.machine import usable_cores
 from asyncq.monitoring.diagnosis import dearest_part
 from asyncq.processes import PLAYER_ENVIRONMENT, start_child
+from asyncq.runs import Run
 from asyncq.training import Shared, choose_device, settle, tasks
 from asyncq.worker import Worker
 
@@ -87,7 +88,7 @@ def time_parts(config: TrainConfig, spec: EnvironmentSpec, device: str, seconds:
     alone = replace(config, processes=1, queue_size=-(-(config.batch_size or 1) // _steps(config)))
     shared = Shared.make(alone, spec)
     _, reports = Pipe()
-    learner_task, (worker_task,) = tasks(alone, spec, shared, device, Path(), reports)
+    learner_task, (worker_task,) = tasks(alone, spec, shared, device, Run(Path()), reports)
     learner, worker = Learner(learner_task), Worker(worker_task, np.random.SeedSequence(1))
     learner.publish()
     actions = np.random.default_rng(1).integers(spec.actions, size=(64, worker.envs))

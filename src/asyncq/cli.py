@@ -7,7 +7,6 @@ import contextlib
 import difflib
 import io
 import itertools
-import json
 import os
 import re
 import sys
@@ -20,6 +19,7 @@ import tyro
 
 from asyncq.config import TrainConfig
 from asyncq.errors import UsageError
+from asyncq.runs import directory_to_resume, read_config
 
 Config = TypeVar("Config")
 
@@ -73,7 +73,17 @@ def _train(arguments: list[str]) -> int:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", nargs="?", const="")
     found, flags = finder.parse_known_args(arguments)
-    config = parse(TrainConfig, "train", flags, None if found.config is None else read_config(found.config))
+    base = None
+    if found.config is not None:
+        if not found.config:
+            raise UsageError("--config needs the path of a config.json")
+        base = read_config(Path(found.config), f"--config {found.config}")
+    config = parse(TrainConfig, "train", flags, base)
+    if directory := directory_to_resume(config):
+        if base is not None:
+            raise UsageError("--resume takes the run's own configuration; leave --config out")
+        saved = read_config(directory / "config.json", f"{directory / 'config.json'}")
+        config = parse(TrainConfig, "train", flags, saved)
     from asyncq.training import train
 
     return train(config)
@@ -103,18 +113,6 @@ def in_one_line(box: str) -> str:
     if "Perhaps you meant:" not in lines:
         return reason
     return f"{reason}; perhaps you meant {lines[lines.index('Perhaps you meant:') + 1]}"
-
-
-def read_config(path: str) -> TrainConfig:
-    """The configuration of an earlier run, from its `config.json`."""
-    if not path:
-        raise UsageError("--config needs the path of a config.json")
-    try:
-        return TrainConfig.from_json(json.loads(Path(path).read_text()))
-    except OSError as error:
-        raise UsageError(f"--config {path} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"--config {path} is no configuration that asyncq wrote") from error
 
 
 def _play(arguments: list[str]) -> int:

@@ -130,7 +130,11 @@ class TrainConfig:
     precision: AutoStr = None
     """The learner's arithmetic: float32 or bf16 (default: bf16 where a GPU, or AMX, is fast at it, else float32)."""
     save_interval: Annotated[int, alias("--save-freq")] = 1_000_000
-    """Env steps between weights files."""
+    """Env steps between weights files, and between saved states."""
+    keep: int = 2
+    """States to keep, the newest ones; --resume goes on from them."""
+    resume: OpenStr = None
+    """Go on with a run: its directory; or auto, to go on with --run-dir where there is a run, else begin it."""
     worker_timeout: float = 120.0
     """Seconds without a sign of life after which a worker counts as hanging, and is replaced."""
     max_restarts: int = 100
@@ -152,7 +156,7 @@ class TrainConfig:
         if self.optimizer is not None:
             _choice("--optimizer", self.optimizer, OPTIMIZERS)
         for name in (
-            "total_steps", "queue_size", "publish_interval", "save_interval", "entropy_anneal_steps",
+            "keep", "total_steps", "queue_size", "publish_interval", "save_interval", "entropy_anneal_steps",
         ):  # fmt: skip
             _at_least(name, getattr(self, name), 1)
         for name in (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,7 +22,9 @@ from asyncq.methods import METHODS
 from asyncq.methods.batch import Batch, Samples, shuffled_samples
 from asyncq.monitoring.metrics import Metrics
 from asyncq.networks import make_network
+from asyncq.shared import Array
 from asyncq.status import StatusBoard
+from asyncq.storage.state_file import TrainingState, load_state, save_state
 from asyncq.storage.weights_file import TrainedWeights, save_weights
 from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
 
@@ -41,13 +44,18 @@ class LearnerTask:
     run_dir: Path
     device: str
     threads: int
+    resume_from: Path | None = None
+    """The state to go on from."""
 
 
 def run_learner(task: LearnerTask) -> None:
     """Learn until a limit of the configuration is reached or the status board says stop, then save."""
     torch.set_num_threads(task.threads)
     torch.manual_seed(task.config.seed)
-    Learner(task).learn()
+    learner = Learner(task)
+    if task.resume_from is not None:
+        learner.restore(load_state(task.resume_from))
+    learner.learn()
 
 
 class Learner:
@@ -85,11 +93,13 @@ class Learner:
             if self.env_steps >= self.next_save:
                 self._save(f"weights/{self.env_steps}.h5", "latest.h5")
                 self.next_save += self.config.save_interval
+                save_state(self.task.run_dir, self.state(), self.config.keep)
             reason = self._reason_to_stop()
         self._report()
         self._save(f"weights/{self.env_steps}.h5", "latest.h5")
         if not (self.task.run_dir / "best.h5").exists():
             self._save("best.h5")
+        save_state(self.task.run_dir, self.state(), self.config.keep)
         self.task.reports.send({"finished": reason})
 
     def _drain(self) -> list[Fragment]:
@@ -192,6 +202,34 @@ class Learner:
             return "total-steps"
         return "stopped" if self.task.status.stopping else None
 
+    def state(self) -> TrainingState:
+        """All that another learner needs to go on as this one would."""
+        arrays = _arrays(self.network.state_dict(), "network")
+        if self.target is not self.network:
+            arrays |= _arrays(self.target.state_dict(), "target")
+        for index, values in self.optimizer.state_dict()["state"].items():
+            arrays |= _arrays(values, f"optimizer/{index}")
+        arrays["random"] = torch.get_rng_state().numpy()
+        names = ("env_steps", "updates", "next_save", "next_target")
+        counters = {name: getattr(self, name) for name in names} | {"metrics": self.metrics.state()}
+        return TrainingState(arrays, counters)
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from `state`. Raises RuntimeError if it is of another network."""
+        self.network.load_state_dict(_tensors(state.group("network")))
+        if self.target is not self.network:
+            self.target.load_state_dict(_tensors(state.group("target")))
+        moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        for path, tensor in _tensors(state.group("optimizer")).items():
+            index, name = path.split("/")
+            moments[int(index)][name] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": dict(moments)})
+        torch.set_rng_state(torch.from_numpy(state.arrays["random"]))
+        counters = dict(state.counters)
+        self.metrics.restore(counters.pop("metrics"), counters["env_steps"])
+        for name, value in counters.items():
+            setattr(self, name, value)
+
     def _save(self, *names: str) -> None:
         parameters = {key: value.float().cpu().numpy() for key, value in self.network.state_dict().items()}
         facts: dict[str, Any] = {"env_steps": self.env_steps, "updates": self.updates}
@@ -200,6 +238,14 @@ class Learner:
         weights = TrainedWeights(parameters, self.config, self.task.spec, facts)
         for name in names:
             save_weights(self.task.run_dir / name, weights)
+
+
+def _arrays(tensors: Mapping[str, Tensor], group: str) -> dict[str, Array]:
+    return {f"{group}/{name}": value.detach().cpu().numpy() for name, value in tensors.items()}
+
+
+def _tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def learned_rewards(rewards: Tensor, config: TrainConfig) -> Tensor:

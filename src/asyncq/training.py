@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import multiprocessing
 import signal
 import sys
@@ -27,6 +26,7 @@ from asyncq.methods import METHODS
 from asyncq.monitoring.display import Display, chosen, make_display
 from asyncq.monitoring.recorder import Recorder
 from asyncq.networks import make_network
+from asyncq.runs import Run, open_run
 from asyncq.status import StatusBoard
 from asyncq.supervisor import RunFailed, Supervisor
 from asyncq.weights import WeightBoard
@@ -41,12 +41,17 @@ def train(config: TrainConfig) -> int:
     config, spec = settle(config)
     device = choose_device(config.device)
     shared = Shared.make(config, spec)
-    run_dir = prepare_run_dir(config)
+    run = open_run(config, lambda line: print(f"asyncq: {line}", file=sys.stderr))
+    run_dir = run.directory
     reports, reports_out = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    learner, workers = tasks(config, spec, shared, device, run_dir, reports_out)
-    status = shared.status
-    with Recorder(run_dir) as recorder, make_display(config, status, run_dir, device) as display, Signals() as signals:
-        recorder.log(f"{config.method} on {config.env}, learner on {device}, {chosen(config)}")
+    learner, workers = tasks(config, spec, shared, device, run, reports_out)
+    with (
+        Recorder(run_dir, run.resumed_at) as recorder,
+        make_display(config, shared.status, run_dir, device) as display,
+        Signals() as signals,
+    ):
+        begun = "" if run.resumed_at is None else f", goes on from {run.resumed_at:,} env steps"
+        recorder.log(f"{config.method} on {config.env}, learner on {device}, {chosen(config)}{begun}")
 
         def say(line: str) -> None:
             recorder.log(line)
@@ -96,14 +101,17 @@ class Shared:
 
 
 def tasks(
-    config: TrainConfig, spec: EnvironmentSpec, shared: Shared, device: str, run_dir: Path, reports: Connection
+    config: TrainConfig, spec: EnvironmentSpec, shared: Shared, device: str, run: Run, reports: Connection
 ) -> tuple[LearnerTask, list[WorkerTask]]:
     """What the learner and each worker are given."""
     assert config.processes
     queue, board, status = shared.queue, shared.board, shared.status
     threads = max(1, usable_cores() - config.processes)
-    learner = LearnerTask(config, spec, queue, board, status, reports, run_dir, device, threads)
-    return learner, [WorkerTask(index, config, spec, lane, board, status) for index, lane in enumerate(queue.lanes)]
+    learner = LearnerTask(config, spec, queue, board, status, reports, run.directory, device, threads, run.resume_from)
+    start = run.resumed_at or 0
+    return learner, [
+        WorkerTask(index, config, spec, lane, board, status, start=start) for index, lane in enumerate(queue.lanes)
+    ]
 
 
 def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Display, signals: Signals) -> str:
@@ -137,6 +145,8 @@ def conclude(outcome: str, run_dir: Path, recorder: Recorder, signals: Signals) 
     """Say where everything is; returns the exit status."""
     if (run_dir / "best.h5").exists():
         print(f"asyncq: {outcome} after {recorder.env_steps:,} env steps; best weights in {run_dir / 'best.h5'}")
+    if outcome not in ("total-steps", "target-return") and any((run_dir / "state").glob("*.h5")):
+        print(f"asyncq: to go on: asyncq train --resume {run_dir}")
     if signals.received:
         return 128 + signals.last
     if outcome.startswith("failed"):
@@ -159,21 +169,6 @@ def has_fast_bf16(device: str) -> bool:
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_amx_tile_supported())
-
-
-def prepare_run_dir(config: TrainConfig) -> Path:
-    """Create the directory of the run and write `config.json`. Raises UsageError if it holds a run already."""
-    name = f"{config.env.replace('/', '-')}__{config.method}__{config.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
-    run_dir = Path(config.run_dir) if config.run_dir else Path("runs") / name
-    if (run_dir / "config.json").exists():
-        raise UsageError(f"{run_dir} already holds a run; choose another --run-dir, or move that one away")
-    try:
-        (run_dir / "weights").mkdir(parents=True, exist_ok=True)
-        saved = dataclasses.replace(config, run_dir=None).to_json()
-        (run_dir / "config.json").write_text(json.dumps(saved, indent=2) + "\n")
-    except OSError as error:
-        raise UsageError(f"cannot write to --run-dir {run_dir}: {error.strerror}") from error
-    return run_dir
 
 
 SAME_REQUEST_SECONDS = 0.3

@@ -34,12 +34,14 @@ class WorkerTask:
     board: WeightBoard
     status: StatusBoard
     restarts: int = 0
+    start: int = 0
+    """Env steps at which the run began or went on: one that goes on plays other games."""
 
 
 def run_worker(task: WorkerTask) -> None:
     """Play until the status board says stop."""
     torch.set_num_threads(1)
-    sequence = np.random.SeedSequence([task.config.seed, task.index, task.restarts])
+    sequence = np.random.SeedSequence([task.config.seed, task.index, task.restarts, task.start])
     torch.manual_seed(int(sequence.generate_state(1)[0]))
     worker = Worker(task, sequence)
     try:

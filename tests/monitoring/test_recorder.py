@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from asyncq.monitoring.recorder import Recorder, tagged
@@ -102,3 +103,21 @@ def test_log_lines_are_dated_and_earlier_ones_stay(tmp_path: Path) -> None:
     lines = (tmp_path / "log.txt").read_text().splitlines()
     assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", line) for line in lines] == ["one", "two"]
     assert all(len(line) > 20 for line in lines)
+
+
+def test_a_run_that_goes_on_forgets_what_came_after_its_state(tmp_path: Path) -> None:
+    later = {**REPORT, "env_steps": 3000}
+    with Recorder(tmp_path) as recorder:
+        recorder.record(REPORT)
+        recorder.record({**REPORT, "env_steps": 2000})
+        recorder.record(later)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"env_steps": 35')
+    with Recorder(tmp_path, resumed_at=2000) as recorder:
+        recorder.record({**later, "sps": 111.0})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["env_steps"] for line in lines] == [1000, 2000, 3000]
+    assert lines[-1]["sps"] == 111
+    accumulator = EventAccumulator(str(tmp_path), purge_orphaned_data=True)
+    accumulator.Reload()
+    assert [event.step for event in accumulator.Scalars("charts/SPS")] == [1000, 2000, 3000]

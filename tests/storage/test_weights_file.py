@@ -17,7 +17,8 @@ from asyncq.envs import EnvironmentSpec
 from asyncq.errors import UsageError
 from asyncq.networks import make_network
 from asyncq.shared import Array
-from asyncq.storage.weights_file import USER_BLOCK, TrainedWeights, load_weights, save_weights, sealed
+from asyncq.storage.sealed import USER_BLOCK
+from asyncq.storage.weights_file import SEAL, TrainedWeights, load_weights, save_weights
 
 CONFIG = TrainConfig(env="CartPole-v1", imports=("one",), seed=7).resolved("vector", 1)
 SPEC = EnvironmentSpec(
@@ -46,7 +47,7 @@ def edit(path: Path, change: Callable[[Any], object]) -> None:
     """Change the HDF5 in a weights file, and seal it again."""
     with h5py.File(path, "a") as file:
         change(file)
-    path.write_bytes(sealed(path.read_bytes()))
+    path.write_bytes(SEAL.apply(path.read_bytes()))
 
 
 @pytest.fixture

@@ -64,6 +64,24 @@ class Metrics:
         self.best = self.episodic_return
         return True
 
+    def state(self) -> dict[str, Any]:
+        """What has to be known to go on counting in another process."""
+        return {
+            "seconds": time.monotonic() - self.started,
+            "episodes": self.episodes,
+            "returns": list(self.returns),
+            "lengths": list(self.lengths),
+            "best": self.best,
+        }
+
+    def restore(self, state: dict[str, Any], env_steps: int) -> None:
+        """Go on from `state`, which was taken at `env_steps`."""
+        self.started -= state["seconds"]
+        self.steps_reported = env_steps
+        self.episodes, self.best = state["episodes"], state["best"]
+        self.returns.extend(state["returns"])
+        self.lengths.extend(state["lengths"])
+
     def report(self, env_steps: int, updates: int, workers_waited: float = 0.0) -> dict[str, Any]:
         """One line of `metrics.jsonl`; starts counting anew. `workers_waited` is in seconds, since the run began."""
         now = time.monotonic()

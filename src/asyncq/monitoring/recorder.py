@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from asyncq.storage.files import write_whole
 
 TAGS = {
     "episodic_return": "charts/episodic_return",
@@ -25,14 +27,21 @@ TAGS = {
 class Recorder:
     """Every report of a run goes through here, once."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, resumed_at: int | None = None) -> None:
+        """`resumed_at`: the env steps of the state that a resumed run goes on from."""
         self._run_dir = run_dir
+        self._resumed_at = resumed_at
         self._last: dict[str, Any] = {}
 
     def __enter__(self) -> Recorder:
+        if self._resumed_at is not None:
+            forget_after(self._run_dir / "metrics.jsonl", self._resumed_at)
         self._metrics = open(self._run_dir / "metrics.jsonl", "a", buffering=1)
         self._log = open(self._run_dir / "log.txt", "a", buffering=1)
         self._events = EventFileWriter(str(self._run_dir))
+        if self._resumed_at is not None:  # TensorBoard then drops what older files have from this step on
+            session = SessionLog(status=SessionLog.START)
+            self._events.add_event(Event(step=self._resumed_at + 1, wall_time=time.time(), session_log=session))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -63,6 +72,20 @@ class Recorder:
         if self._last.get("seconds"):
             summary["sps"] = round(self._last["env_steps"] / self._last["seconds"], 1)
         (self._run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def forget_after(metrics: Path, env_steps: int) -> None:
+    """Take out the reports of what was lost when a run ended without saving: those beyond `env_steps`."""
+    if metrics.exists():
+        kept = [line for line in metrics.read_text().splitlines() if _env_steps_of(line) <= env_steps]
+        write_whole(metrics, "".join(f"{line}\n" for line in kept).encode())
+
+
+def _env_steps_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["env_steps"])
+    except (ValueError, KeyError, TypeError):  # half a line: the run was killed while it wrote
+        return math.inf
 
 
 def finite(value: Any) -> Any:

@@ -1,0 +1,99 @@
+"""The directory of a run: made for a new one, gone on with for one that had stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from asyncq.config import TrainConfig
+from asyncq.errors import UsageError
+from asyncq.storage.files import write_whole
+from asyncq.storage.state_file import load_state, newest_state
+
+LASTING = (
+    "method", "env", "imports", "env_kwargs", "network", "layer_norm", "frame_stack", "frame_size", "frame_skip",
+    "optimizer",
+)  # fmt: skip
+"""Settings that the saved state depends on; all others may change when a run goes on."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run lies, and the state that it goes on from; None at its beginning."""
+
+    directory: Path
+    resume_from: Path | None = None
+    resumed_at: int | None = None
+    """Env steps of that state; 0 if the run stopped before it saved one."""
+
+
+def read_config(path: Path, what: str) -> TrainConfig:
+    """The configuration in a `config.json`; `what` names it in messages. Raises UsageError if there is none."""
+    try:
+        return TrainConfig.from_json(json.loads(path.read_text()))
+    except OSError as error:
+        raise UsageError(f"{what} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{what} is no configuration that asyncq wrote") from error
+
+
+def directory_to_resume(config: TrainConfig) -> Path | None:
+    """The directory of the run that `--resume` asks to go on with, None for a new run. Raises UsageError."""
+    if config.resume is None:
+        return None
+    if config.resume == "auto":
+        if config.run_dir is None:
+            raise UsageError("--resume auto needs --run-dir, to look for a run there")
+        directory = Path(config.run_dir)
+        return directory if (directory / "config.json").exists() else None
+    directory = Path(config.resume)
+    if not (directory / "config.json").exists():
+        raise UsageError(f"--resume {directory}: there is no run in it; a run's directory has a config.json")
+    if config.run_dir is not None and Path(config.run_dir) != directory:
+        raise UsageError(f"--resume {directory} goes on in its own directory; leave --run-dir out")
+    return directory
+
+
+def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
+    """The run of the settled `config`, its directory made or found, with `config.json` in it. Raises UsageError."""
+    directory = directory_to_resume(config)
+    if directory is None:
+        return Run(_new_directory(config))
+    before = read_config(directory / "config.json", f"{directory / 'config.json'}")
+    for name in LASTING:
+        if getattr(config, name) != getattr(before, name):
+            flag, value = name.replace("_", "-"), getattr(before, name)
+            raise UsageError(f"--{flag} cannot change when a run goes on: in {directory} it is {value}")
+    state = newest_state(directory, say)
+    if state is None and config.resume != "auto":
+        raise UsageError(f"--resume {directory}: it stopped before its first --save-interval, so nothing was saved")
+    env_steps = 0 if state is None else int(load_state(state).counters["env_steps"])
+    _write_config(directory, config)
+    return Run(directory, state, env_steps)
+
+
+def _new_directory(config: TrainConfig) -> Path:
+    name = f"{config.env.replace('/', '-')}__{config.method}__{config.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
+    directory = Path(config.run_dir) if config.run_dir else Path("runs") / name
+    if (directory / "config.json").exists():
+        raise UsageError(
+            f"{directory} already holds a run; choose another --run-dir, or go on with it: --resume {directory}"
+        )
+    try:
+        (directory / "weights").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to --run-dir {directory}: {error.strerror}") from error
+    _write_config(directory, config)
+    return directory
+
+
+def _write_config(directory: Path, config: TrainConfig) -> None:
+    saved = dataclasses.replace(config, run_dir=None, resume=None).to_json()
+    try:
+        write_whole(directory / "config.json", (json.dumps(saved, indent=2) + "\n").encode())
+    except OSError as error:
+        raise UsageError(f"cannot write to --run-dir {directory}: {error.strerror}") from error

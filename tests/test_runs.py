@@ -1,0 +1,81 @@
+"""Runs: new ones never overwrite, and one that goes on is the same run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asyncq.config import TrainConfig
+from asyncq.errors import UsageError
+from asyncq.runs import Run, directory_to_resume, open_run
+from asyncq.storage.state_file import TrainingState, save_state
+
+
+def settled(run_dir: Path | None, **settings: Any) -> TrainConfig:
+    place = None if run_dir is None else str(run_dir)
+    config = TrainConfig(env="CartPole-v1", processes=2, run_dir=place, **settings)
+    return dataclasses.replace(config.resolved("vector", 1), precision="float32")
+
+
+def begin(run_dir: Path, *env_steps: int) -> None:
+    open_run(settled(run_dir), pytest.fail)
+    for steps in env_steps:
+        save_state(run_dir, TrainingState({"random": np.zeros(1)}, {"env_steps": steps}), keep=9)
+
+
+def test_a_new_run_has_its_configuration_and_no_state(tmp_path: Path) -> None:
+    run = open_run(settled(tmp_path / "a" / "b", resume="auto"), pytest.fail)
+    assert run == Run(tmp_path / "a" / "b", None, None)
+    saved = json.loads((run.directory / "config.json").read_text())
+    assert (saved["run_dir"], saved["resume"], saved["processes"]) == (None, None, 2)
+
+
+def test_a_run_is_never_begun_twice(tmp_path: Path) -> None:
+    begin(tmp_path)
+    with pytest.raises(UsageError, match=f"go on with it: --resume {tmp_path}"):
+        open_run(settled(tmp_path), pytest.fail)
+
+
+@pytest.mark.parametrize("by", ["name", "auto"])
+def test_a_run_goes_on_from_its_newest_state(tmp_path: Path, by: str) -> None:
+    begin(tmp_path, 90, 1000)
+    flags: dict[str, Any] = {"run_dir": None, "resume": str(tmp_path)} if by == "name" else {"run_dir": tmp_path}
+    config = settled(**{"resume": "auto", **flags}, total_steps=77)
+    assert open_run(config, pytest.fail) == Run(tmp_path, tmp_path / "state" / "1000.h5", 1000)
+    assert json.loads((tmp_path / "config.json").read_text())["total_steps"] == 77
+
+
+def test_what_the_state_depends_on_cannot_change(tmp_path: Path) -> None:
+    begin(tmp_path, 90)
+    with pytest.raises(UsageError, match=r"--layer-norm cannot change .* it is False"):
+        open_run(settled(tmp_path, resume="auto", layer_norm=True), pytest.fail)
+
+
+def test_a_run_that_saved_nothing_begins_anew_only_by_auto(tmp_path: Path) -> None:
+    begin(tmp_path)
+    assert open_run(settled(tmp_path, resume="auto"), pytest.fail) == Run(tmp_path, None, 0)
+    with pytest.raises(UsageError, match="nothing was saved"):
+        open_run(settled(None, resume=str(tmp_path)), pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"resume": "absent"}, "there is no run in it"),
+        ({"resume": "auto"}, "needs --run-dir"),
+    ],
+)
+def test_runs_that_cannot_be_found_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        directory_to_resume(TrainConfig(**settings))
+
+
+def test_a_run_goes_on_in_its_own_directory(tmp_path: Path) -> None:
+    begin(tmp_path, 90)
+    with pytest.raises(UsageError, match="leave --run-dir out"):
+        directory_to_resume(TrainConfig(resume=str(tmp_path), run_dir="elsewhere"))
