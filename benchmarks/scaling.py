@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from asyncq.bench import median_of, short_training
+from asyncq.bench import mean_sps, short_training
 from asyncq.config import TrainConfig
 
 PAPER = {1: 1.0, 2: 2.1, 4: 3.7, 8: 6.9, 16: 12.5}
@@ -31,7 +31,7 @@ def main(settings: Settings) -> None:
     for processes, published in PAPER.items():
         kwargs = (f"seconds={settings.step_seconds}",)
         config = TrainConfig(env="asyncq/Latency-v0", env_kwargs=kwargs, processes=processes)
-        sps = median_of(short_training(config, settings.seconds), "sps")
+        sps = mean_sps(short_training(config, settings.seconds))
         alone = alone or sps
         print(f"| {processes} | {sps:,.0f} | {sps / alone:.1f} | {published} |", flush=True)
 

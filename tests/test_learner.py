@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,13 @@ from torch import Tensor
 from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec
 from asyncq.experience import ExperienceQueue, FragmentLayout
-from asyncq.learner import Learner, LearnerTask, learned_rewards, make_optimizer
+from asyncq.learner import BAD_UPDATES, Learner, LearnerTask, NumbersWentBad, learned_rewards
+from asyncq.methods.batch import Batch
+from asyncq.optimizing import make_optimizer
 from asyncq.status import StatusBoard
-from asyncq.storage.state_file import load_state, save_state
+from asyncq.storage import sealed
+from asyncq.storage.files import write_whole
+from asyncq.storage.state_file import load_state, newest_state, save_state
 from asyncq.storage.weights_file import load_weights
 from asyncq.weights import WeightBoard, flatten_parameters
 
@@ -307,3 +312,59 @@ def test_a_restored_learner_goes_on_as_the_first_would(tmp_path: Path, method: s
         assert getattr(first, name) == getattr(second, name)
     assert torch.equal(first.weights, second.weights)
     assert all(torch.equal(a, b) for a, b in zip(first.target.parameters(), second.target.parameters(), strict=True))
+
+
+def poisoned(learner: Learner, rewards: float) -> Batch:
+    push(learner, 0)
+    batch = learner.to_device(learner._drain())
+    return batch._replace(rewards=torch.full_like(batch.rewards, rewards))
+
+
+def test_an_update_whose_gradient_is_no_number_is_skipped_and_counted(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path)
+    before = learner.weights.clone()
+    learner.learn_from(poisoned(learner, float("nan")))
+    assert torch.equal(learner.weights, before)
+    assert (learner.updates, learner.metrics.skipped_updates) == (0, 1)
+    learner.learn_from(poisoned(learner, 1.0))
+    assert not torch.equal(learner.weights, before)
+    assert learner.weights.isfinite().all()
+    assert (learner.updates, learner.bad_updates) == (1, 0)
+
+
+def test_too_many_of_them_in_a_row_end_the_run_with_state_and_samples_kept(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path)
+    before = learner.weights.clone()
+    for _ in range(BAD_UPDATES - 1):
+        learner.learn_from(poisoned(learner, float("inf")))
+    with pytest.raises(NumbersWentBad, match=f"{BAD_UPDATES} gradients in a row were not finite"):
+        learner.learn_from(poisoned(learner, float("inf")))
+    assert torch.equal(learner.weights, before)
+    with np.load(tmp_path / "bad-samples.npz") as samples:
+        assert samples["observations"].shape == (STEPS * ENVS, 4)
+        assert not np.isfinite(samples["values"]).all()
+    path = newest_state(tmp_path, pytest.fail)
+    assert path is not None
+    assert all(np.isfinite(array).all() for array in load_state(path).group("network").values())
+
+
+def test_a_full_disk_does_not_stop_the_learner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, reports = make_learner(tmp_path, save_interval=STEPS * ENVS, total_steps=3 * STEPS * ENVS)
+    failing = [True]
+
+    def write(path: Path, content: bytes) -> None:
+        if failing[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_whole(path, content)
+
+    monkeypatch.setattr(sealed, "write_whole", write)
+    for version in range(3):
+        push(learner, version)
+    learner.learn()
+    warnings = [report["warning"] for report in received(reports) if "warning" in report]
+    assert warnings and all("No space left on device; training goes on" in warning for warning in warnings)
+    assert not list(tmp_path.rglob("*.h5"))
+    failing[0] = False
+    learner._save_all()
+    assert (tmp_path / "latest.h5").exists()
+    assert newest_state(tmp_path, pytest.fail) == tmp_path / "state" / f"{3 * STEPS * ENVS}.h5"

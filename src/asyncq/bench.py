@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from asyncq.config import TrainConfig
+from asyncq.devices import choose_device
 from asyncq.envs import EnvironmentSpec
 from asyncq.errors import UsageError
 from asyncq.experience import Lane
@@ -32,7 +33,7 @@ from asyncq.machine import usable_cores
 from asyncq.monitoring.diagnosis import dearest_part
 from asyncq.processes import PLAYER_ENVIRONMENT, start_child
 from asyncq.runs import Run
-from asyncq.training import Shared, choose_device, settle, tasks
+from asyncq.training import Shared, settle, tasks
 from asyncq.worker import Worker
 
 WARM_UP_SECONDS = 15.0
@@ -189,6 +190,12 @@ def short_training(config: TrainConfig, seconds: float) -> list[dict[str, Any]]:
             finally:
                 process.send_signal(signal.SIGINT)
     return [report for report in reports if report["seconds"] >= reports[0]["seconds"] + WARM_UP_SECONDS]
+
+
+def mean_sps(reports: list[dict[str, Any]]) -> float:
+    """Env steps a second from the first report to the last."""
+    first, last = reports[0], reports[-1]
+    return float((last["env_steps"] - first["env_steps"]) / (last["seconds"] - first["seconds"]))
 
 
 def median_of(reports: list[dict[str, Any]], name: str) -> float:

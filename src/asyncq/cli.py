@@ -30,6 +30,7 @@ COMMANDS = {
     "convert": "write weights for Keras, safetensors or ONNX, or take them from Keras",
     "info": "print what is in a weights file",
     "bench": "measure how fast this machine trains, and what limits it",
+    "doctor": "look for what will hurt a training on this machine",
 }
 USAGE = "usage: asyncq COMMAND [FLAGS]\n\ncommands:\n" + "\n".join(
     f"  {name:10} {text}" for name, text in COMMANDS.items()
@@ -65,6 +66,7 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError(f"there is no command {command}; choose one of: {', '.join(COMMANDS)}{hint}")
     runners: dict[str, Callable[[list[str]], int]] = {
         "train": _train, "play": _play, "evaluate": _evaluate, "convert": _convert, "info": _info, "bench": _bench,
+        "doctor": _doctor,
     }  # fmt: skip
     return runners[command](rest)
 
@@ -143,3 +145,9 @@ def _bench(arguments: list[str]) -> int:
     from asyncq.bench import BenchConfig, bench
 
     return bench(parse(BenchConfig, "bench", arguments))
+
+
+def _doctor(arguments: list[str]) -> int:
+    from asyncq.doctor import DoctorConfig, doctor
+
+    return doctor(parse(DoctorConfig, "doctor", arguments))

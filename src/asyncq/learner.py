@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,25 @@ from asyncq.methods import METHODS
 from asyncq.methods.batch import Batch, Samples, shuffled_samples
 from asyncq.monitoring.metrics import Metrics
 from asyncq.networks import make_network
-from asyncq.shared import Array
+from asyncq.optimizing import arrays_of, make_optimizer, put_back
 from asyncq.status import StatusBoard
 from asyncq.storage.state_file import TrainingState, load_state, save_state
 from asyncq.storage.weights_file import TrainedWeights, save_weights
 from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
 
 LOOK_AROUND_SECONDS = 0.2
+SAVE_AGAIN_SECONDS = 30.0
+"""After a file could not be written."""
+BAD_UPDATES = 20
+"""Updates in a row whose gradient is no number, after which there is no point in going on."""
+
+
+COUNTERS = ("env_steps", "updates", "next_target")
+"""Of the learner, that its state holds."""
+
+
+class NumbersWentBad(Exception):
+    """No update has had a finite gradient for a while."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +87,10 @@ class Learner:
         self.updates = 0
         self.env_steps = 0
         self.metrics = Metrics()
-        self.next_save = config.save_interval
+        self._plan_next_save()
         self.next_target = config.target_interval or 0
+        self.bad_updates = 0
+        self.save_from = 0.0
 
     def learn(self) -> None:
         """The learner's whole loop."""
@@ -90,17 +104,26 @@ class Learner:
                 self.learn_from(self.to_device(fragments))
             if time.monotonic() >= self.next_report:
                 self._report()
-            if self.env_steps >= self.next_save:
-                self._save(f"weights/{self.env_steps}.h5", "latest.h5")
-                self.next_save += self.config.save_interval
-                save_state(self.task.run_dir, self.state(), self.config.keep)
+            if self.env_steps >= self.next_save and time.monotonic() >= self.save_from:
+                self._save_all()
             reason = self._reason_to_stop()
         self._report()
-        self._save(f"weights/{self.env_steps}.h5", "latest.h5")
+        self._save_all()
         if not (self.task.run_dir / "best.h5").exists():
             self._save("best.h5")
-        save_state(self.task.run_dir, self.state(), self.config.keep)
         self.task.reports.send({"finished": reason})
+
+    def _save_all(self) -> None:
+        """Weights and state; where that fails, training goes on, and the next try comes soon."""
+        if self._save(f"weights/{self.env_steps}.h5", "latest.h5") and self._save_state():
+            self._plan_next_save()
+        else:
+            self.save_from = time.monotonic() + SAVE_AGAIN_SECONDS
+
+    def _plan_next_save(self) -> None:
+        """At the next multiple of the interval."""
+        interval = self.config.save_interval
+        self.next_save = (self.env_steps // interval + 1) * interval
 
     def _drain(self) -> list[Fragment]:
         """Enough fragments for one batch, in order; fewer if no more came for a while, or every slot is taken."""
@@ -167,6 +190,10 @@ class Learner:
         loss.backward()  # type: ignore[no-untyped-call]
         limit = config.max_grad_norm or float("inf")
         parts["grad_norm"] = torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        if not torch.isfinite(parts["grad_norm"]):
+            self._skip_update(samples)
+            return
+        self.bad_updates = 0
         self.optimizer.step()
         self.updates += 1
         self.metrics.add_losses(parts)
@@ -175,6 +202,18 @@ class Learner:
             self.next_target = self.env_steps + config.target_interval
         if self.updates % config.publish_interval == 0:
             self.publish()
+
+    def _skip_update(self, samples: Samples) -> None:
+        """Leave the weights as they are. Raises NumbersWentBad, with the samples saved, if that happens on and on."""
+        self.metrics.skipped_updates += 1
+        self.bad_updates += 1
+        if self.bad_updates < BAD_UPDATES:
+            return
+        arrays = {"observations": samples.observations, "actions": samples.actions, **samples.targets}
+        path = self.task.run_dir / "bad-samples.npz"
+        self._try(path, partial(np.savez, path, **{name: array.cpu().numpy() for name, array in arrays.items()}))  # type: ignore[arg-type]
+        self._save_state()
+        raise NumbersWentBad(f"{BAD_UPDATES} gradients in a row were not finite; what they were from is in {path}")
 
     def publish(self) -> None:
         self.task.board.publish(self.weights.cpu().numpy(), Snapshot(self.updates, self.env_steps))
@@ -204,61 +243,44 @@ class Learner:
 
     def state(self) -> TrainingState:
         """All that another learner needs to go on as this one would."""
-        arrays = _arrays(self.network.state_dict(), "network")
-        if self.target is not self.network:
-            arrays |= _arrays(self.target.state_dict(), "target")
-        for index, values in self.optimizer.state_dict()["state"].items():
-            arrays |= _arrays(values, f"optimizer/{index}")
-        arrays["random"] = torch.get_rng_state().numpy()
-        names = ("env_steps", "updates", "next_save", "next_target")
-        counters = {name: getattr(self, name) for name in names} | {"metrics": self.metrics.state()}
-        return TrainingState(arrays, counters)
+        counters = {name: getattr(self, name) for name in COUNTERS} | {"metrics": self.metrics.state()}
+        return TrainingState(arrays_of(self.network, self.target, self.optimizer), counters)
 
     def restore(self, state: TrainingState) -> None:
         """Go on from `state`. Raises RuntimeError if it is of another network."""
-        self.network.load_state_dict(_tensors(state.group("network")))
-        if self.target is not self.network:
-            self.target.load_state_dict(_tensors(state.group("target")))
-        moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
-        for path, tensor in _tensors(state.group("optimizer")).items():
-            index, name = path.split("/")
-            moments[int(index)][name] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": dict(moments)})
-        torch.set_rng_state(torch.from_numpy(state.arrays["random"]))
-        counters = dict(state.counters)
-        self.metrics.restore(counters.pop("metrics"), counters["env_steps"])
-        for name, value in counters.items():
-            setattr(self, name, value)
+        put_back(state, self.network, self.target, self.optimizer)
+        for name in COUNTERS:
+            setattr(self, name, state.counters[name])
+        self._plan_next_save()
+        self.metrics.restore(state.counters["metrics"], self.env_steps)
 
-    def _save(self, *names: str) -> None:
+    def _save_state(self) -> bool:
+        return self._try(
+            self.task.run_dir / "state", lambda: save_state(self.task.run_dir, self.state(), self.config.keep)
+        )
+
+    def _try(self, path: Path, write: Callable[[], object]) -> bool:
+        """Write a file; a full disk is no reason to lose a training, so failing is only said."""
+        try:
+            write()
+        except OSError as error:
+            warning = f"cannot write {path}: {error.strerror}; training goes on, and tries again"
+            self.task.reports.send({"warning": warning})
+            return False
+        return True
+
+    def _save(self, *names: str) -> bool:
+        """Write the weights under each of these names; whether all were written."""
         parameters = {key: value.float().cpu().numpy() for key, value in self.network.state_dict().items()}
         facts: dict[str, Any] = {"env_steps": self.env_steps, "updates": self.updates}
         if self.metrics.episodes:
             facts["episodic_return"] = self.metrics.episodic_return
         weights = TrainedWeights(parameters, self.config, self.task.spec, facts)
-        for name in names:
-            save_weights(self.task.run_dir / name, weights)
-
-
-def _arrays(tensors: Mapping[str, Tensor], group: str) -> dict[str, Array]:
-    return {f"{group}/{name}": value.detach().cpu().numpy() for name, value in tensors.items()}
-
-
-def _tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        paths = [self.task.run_dir / name for name in names]
+        return all(self._try(path, partial(save_weights, path, weights)) for path in paths)
 
 
 def learned_rewards(rewards: Tensor, config: TrainConfig) -> Tensor:
     """Raw rewards, scaled and then clipped."""
     scaled = rewards * config.reward_scale
     return scaled.clamp(-config.reward_clip, config.reward_clip) if config.reward_clip else scaled
-
-
-def make_optimizer(config: TrainConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
-    """One optimizer for everyone's experience: the paper's "shared RMSProp" needs no more here."""
-    settings: dict[str, Any] = {"lr": config.learning_rate, "eps": config.optimizer_epsilon}
-    if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(network.parameters(), alpha=0.99, **settings)
-    if config.optimizer == "radam":
-        return torch.optim.RAdam(network.parameters(), **settings)
-    return torch.optim.Adam(network.parameters(), fused=True, **settings)

@@ -14,11 +14,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-
 from asyncq.config import TrainConfig
+from asyncq.devices import choose_device, has_fast_bf16
+from asyncq.doctor import refuse_hopeless
 from asyncq.envs import EnvironmentSpec, describe, read_kwargs
-from asyncq.errors import UsageError
 from asyncq.experience import ExperienceQueue, FragmentLayout
 from asyncq.learner import LearnerTask
 from asyncq.machine import usable_cores
@@ -41,7 +40,10 @@ def train(config: TrainConfig) -> int:
     config, spec = settle(config)
     device = choose_device(config.device)
     shared = Shared.make(config, spec)
-    run = open_run(config, lambda line: print(f"asyncq: {line}", file=sys.stderr))
+    assert config.processes
+    refuse_hopeless(Path(config.run_dir or "runs"), config.processes)
+    troubles: list[str] = []
+    run = open_run(config, troubles.append)
     run_dir = run.directory
     reports, reports_out = multiprocessing.get_context("spawn").Pipe(duplex=False)
     learner, workers = tasks(config, spec, shared, device, run, reports_out)
@@ -57,6 +59,8 @@ def train(config: TrainConfig) -> int:
             recorder.log(line)
             display.say(line)
 
+        for line in troubles:
+            say(line)
         supervisor = Supervisor(learner, workers, say, recorder.log)
         reports_out.close()
         try:
@@ -131,6 +135,10 @@ def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Di
                 report = reports.recv()
                 if "finished" in report:
                     return str(report["finished"])
+                if "warning" in report:
+                    recorder.log(report["warning"])
+                    display.say(report["warning"])
+                    continue
                 recorder.record(report)
                 display.report(report)
         except EOFError:
@@ -153,22 +161,6 @@ def conclude(outcome: str, run_dir: Path, recorder: Recorder, signals: Signals) 
         print(f"asyncq: {outcome}; see {run_dir / 'log.txt'}", file=sys.stderr)
         return 1
     return 0
-
-
-def choose_device(device: str) -> str:
-    """Turn "auto" into "cuda" or "cpu". Raises UsageError if a GPU is wanted and there is none."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no GPU; use --device cpu, or install a CUDA build and driver")
-    return device
-
-
-def has_fast_bf16(device: str) -> bool:
-    """Whether `device` multiplies bfloat16 in hardware of its own: a GPU's tensor cores, or a processor's AMX."""
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_amx_tile_supported())
 
 
 SAME_REQUEST_SECONDS = 0.3

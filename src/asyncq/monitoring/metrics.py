@@ -24,6 +24,7 @@ class Metrics:
         self.steps_reported = 0
         self.workers_waited = 0.0
         self.episodes = 0
+        self.skipped_updates = 0
         self.returns: deque[float] = deque(maxlen=WINDOW)
         self.lengths: deque[int] = deque(maxlen=WINDOW)
         self.best = -np.inf
@@ -69,6 +70,7 @@ class Metrics:
         return {
             "seconds": time.monotonic() - self.started,
             "episodes": self.episodes,
+            "skipped_updates": self.skipped_updates,
             "returns": list(self.returns),
             "lengths": list(self.lengths),
             "best": self.best,
@@ -78,7 +80,7 @@ class Metrics:
         """Go on from `state`, which was taken at `env_steps`."""
         self.started -= state["seconds"]
         self.steps_reported = env_steps
-        self.episodes, self.best = state["episodes"], state["best"]
+        self.episodes, self.best, self.skipped_updates = state["episodes"], state["best"], state["skipped_updates"]
         self.returns.extend(state["returns"])
         self.lengths.extend(state["lengths"])
 
@@ -91,6 +93,7 @@ class Metrics:
             "seconds": round(now - self.started, 3),
             "sps": round((env_steps - self.steps_reported) / passed, 1),
             "updates": updates,
+            "skipped_updates": self.skipped_updates,
             "episodes": self.episodes,
             "episodic_return": round(self.episodic_return, 4) if self.returns else None,
             "episodic_length": round(float(np.mean(self.lengths)), 1) if self.lengths else None,

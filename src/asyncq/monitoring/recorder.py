@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -25,7 +26,7 @@ TAGS = {
 
 
 class Recorder:
-    """Every report of a run goes through here, once."""
+    """Every report of a run goes through here, once. What a full disk does not take is lost; training goes on."""
 
     def __init__(self, run_dir: Path, resumed_at: int | None = None) -> None:
         """`resumed_at`: the env steps of the state that a resumed run goes on from."""
@@ -56,14 +57,18 @@ class Recorder:
 
     def log(self, line: str) -> None:
         """Add a dated line to `log.txt`."""
-        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        with contextlib.suppress(OSError):
+            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def record(self, report: dict[str, Any]) -> None:
         """Write one report everywhere."""
         self._last = report = finite(report)
-        self._metrics.write(json.dumps(report) + "\n")
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in tagged(report)]
-        self._events.add_event(Event(step=report["env_steps"], wall_time=time.time(), summary=Summary(value=values)))
+        event = Event(step=report["env_steps"], wall_time=time.time(), summary=Summary(value=values))
+        with contextlib.suppress(OSError):
+            self._metrics.write(json.dumps(report) + "\n")
+        with contextlib.suppress(OSError):
+            self._events.add_event(event)
 
     def finish(self, outcome: str) -> None:
         """Write `summary.json`: the last report and why the run ended."""
@@ -71,7 +76,8 @@ class Recorder:
         summary = {"outcome": outcome, **self._last}
         if self._last.get("seconds"):
             summary["sps"] = round(self._last["env_steps"] / self._last["seconds"], 1)
-        (self._run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        with contextlib.suppress(OSError):
+            (self._run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
 def forget_after(metrics: Path, env_steps: int) -> None:

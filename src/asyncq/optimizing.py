@@ -1,0 +1,55 @@
+"""The optimizer, and all tensors that an update reads or changes, as arrays to save and to go on from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asyncq.config import TrainConfig
+from asyncq.shared import Array
+from asyncq.storage.state_file import TrainingState
+
+
+def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """One optimizer for everyone's experience: the paper's "shared RMSProp" needs no more here."""
+    settings: dict[str, Any] = {"lr": config.learning_rate, "eps": config.optimizer_epsilon}
+    if config.optimizer == "rmsprop":
+        return torch.optim.RMSprop(network.parameters(), alpha=0.99, **settings)
+    if config.optimizer == "radam":
+        return torch.optim.RAdam(network.parameters(), **settings)
+    return torch.optim.Adam(network.parameters(), fused=True, **settings)
+
+
+def arrays_of(network: nn.Module, target: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Array]:
+    """`network/...`, `optimizer/<parameter>/...`, `target/...` where that is another network, and `random`."""
+    arrays = _arrays(network.state_dict(), "network")
+    if target is not network:
+        arrays |= _arrays(target.state_dict(), "target")
+    for index, moments in optimizer.state_dict()["state"].items():
+        arrays |= _arrays(moments, f"optimizer/{index}")
+    return arrays | {"random": torch.get_rng_state().numpy()}
+
+
+def put_back(state: TrainingState, network: nn.Module, target: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """The inverse of `arrays_of`. Raises RuntimeError if the state is of another network."""
+    network.load_state_dict(_tensors(state.group("network")))
+    if target is not network:
+        target.load_state_dict(_tensors(state.group("target")))
+    moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    for path, tensor in _tensors(state.group("optimizer")).items():
+        index, name = path.split("/")
+        moments[int(index)][name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(moments)})
+    torch.set_rng_state(torch.from_numpy(state.arrays["random"]))
+
+
+def _arrays(tensors: Mapping[str, Tensor], group: str) -> dict[str, Array]:
+    return {f"{group}/{name}": value.detach().cpu().numpy() for name, value in tensors.items()}
+
+
+def _tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

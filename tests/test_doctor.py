@@ -1,0 +1,58 @@
+"""Doctor: what is wrong is told apart from what is not, with the way to mend it; a training refuses the hopeless."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from asyncq import doctor
+from asyncq.cli import run
+from asyncq.doctor import Level, cores, examine, open_files, refuse_hopeless, space
+from asyncq.errors import UsageError
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_this_machine_can_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--run-dir", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(list(examine(tmp_path, 1)))
+    assert all(line.split()[0] in {"ok", "warning"} for line in lines)
+
+
+@pytest.mark.parametrize(("processes", "level"), [(8, Level.OK), (9, Level.WARNING)])
+def test_many_more_workers_than_cores_are_a_warning(
+    monkeypatch: pytest.MonkeyPatch, processes: int, level: Level
+) -> None:
+    monkeypatch.setattr(doctor, "usable_cores", lambda: 4)
+    assert cores(processes).level is level
+
+
+def test_too_few_open_files_are_an_error_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (100, 4096))
+    finding = open_files(16)
+    assert finding.level is Level.ERROR
+    assert "ulimit -n 224" in finding.text
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (100, 100))
+    assert "docker run --ulimit" in open_files(16).text
+    assert open_files(2).level is Level.OK
+
+
+@pytest.mark.parametrize(("free", "level"), [(3e9, Level.OK), (1e9, Level.WARNING), (5e7, Level.ERROR)])
+def test_space_for_the_run_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: float, level: Level
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1e12, 0, free))
+    assert space(tmp_path / "not" / "there" / "yet").level is level
+
+
+def test_a_training_refuses_what_is_hopeless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    refuse_hopeless(tmp_path, 2)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UsageError, match=r"run directory: .* cannot be written"):
+        refuse_hopeless(tmp_path, 2)
