@@ -72,10 +72,10 @@ def test_a_run_that_saved_nothing_begins_anew_only_by_auto(tmp_path: Path) -> No
 )
 def test_runs_that_cannot_be_found_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        directory_to_resume(TrainConfig(**settings))
+        directory_to_resume(settings["resume"], None)
 
 
 def test_a_run_goes_on_in_its_own_directory(tmp_path: Path) -> None:
     begin(tmp_path, 90)
     with pytest.raises(UsageError, match="leave --run-dir out"):
-        directory_to_resume(TrainConfig(resume=str(tmp_path), run_dir="elsewhere"))
+        directory_to_resume(str(tmp_path), "elsewhere")

@@ -144,18 +144,20 @@ def time_queue(config: TrainConfig, spec: EnvironmentSpec, seconds: float) -> di
     lane = shared.queue.lanes[0]
     process = start_child("bench", PLAYER_ENVIRONMENT, _write_fragments, lane)
     waits, copied, begin = [], 0, 0.0
-    while not begin or time.perf_counter() - begin < seconds:
-        fragment = shared.queue.take(1.0)
-        if fragment is None:
-            continue
-        begin = begin or time.perf_counter()
-        waits.append(time.monotonic_ns() - fragment.finished_ns[0])
-        fragment.frames.copy()
-        shared.queue.release()
-        copied += lane.layout.slot_size()
-    passed = time.perf_counter() - begin
-    process.kill()
-    process.join()
+    try:
+        while process.is_alive() and (not begin or time.perf_counter() - begin < seconds):
+            fragment = shared.queue.take(1.0)
+            if fragment is None:
+                continue
+            begin = begin or time.perf_counter()
+            waits.append(time.monotonic_ns() - fragment.finished_ns[0])
+            fragment.frames.copy()
+            shared.queue.release()
+            copied += lane.layout.slot_size()
+        passed = time.perf_counter() - begin
+    finally:
+        process.kill()
+        process.join()
     return {"queue_gb_s": copied / passed / 1e9, "hand_off_ms": statistics.median(waits) / 1e6}
 
 

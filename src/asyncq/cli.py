@@ -75,20 +75,27 @@ def _train(arguments: list[str]) -> int:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", nargs="?", const="")
     found, flags = finder.parse_known_args(arguments)
-    base = None
-    if found.config is not None:
-        if not found.config:
-            raise UsageError("--config needs the path of a config.json")
-        base = read_config(Path(found.config), f"--config {found.config}")
-    config = parse(TrainConfig, "train", flags, base)
-    if directory := directory_to_resume(config):
-        if base is not None:
-            raise UsageError("--resume takes the run's own configuration; leave --config out")
-        saved = read_config(directory / "config.json", f"{directory / 'config.json'}")
-        config = parse(TrainConfig, "train", flags, saved)
+    config = parse(TrainConfig, "train", flags, base_of(found.config, flags))
     from asyncq.training import train
 
     return train(config)
+
+
+def base_of(config: str | None, flags: list[str]) -> TrainConfig | None:
+    """What the flags change: the configuration of the run that goes on, or else the one in the file `--config`."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--resume", nargs="?")
+    finder.add_argument("--run-dir", "--run_dir", nargs="?")
+    found, _ = finder.parse_known_args(flags)
+    if directory := directory_to_resume(found.resume, found.run_dir):
+        if config is not None and found.resume != "auto":
+            raise UsageError("--resume takes the run's own configuration; leave --config out")
+        return read_config(directory / "config.json", f"{directory / 'config.json'}")
+    if config is None:
+        return None
+    if not config:
+        raise UsageError("--config needs the path of a config.json")
+    return read_config(Path(config), f"--config {config}")
 
 
 def parse(kind: type[Config], command: str, arguments: list[str], default: Config | None = None) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import resource
 import shutil
 from collections.abc import Iterator
@@ -100,7 +101,7 @@ def shared_memory() -> Finding:
 def open_files(processes: int) -> Finding:
     limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 64 + 10 * processes
-    if limit < needed:
+    if limit != resource.RLIM_INFINITY and limit < needed:
         raised = f"ulimit -n {needed}" if hard == resource.RLIM_INFINITY or hard >= needed else "docker run --ulimit"
         text = f"{limit} may be open, {processes} workers need about {needed}; raise it: {raised}, or fewer --processes"
         return Finding(Level.ERROR, "open files", text)
@@ -129,7 +130,8 @@ def gpu() -> Finding:
         text = f"there is one, but {why}; install a CUDA build of torch, or start the container with --gpus all"
         return Finding(Level.WARNING, "GPU", text)
     name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
-    if f"sm_{major}{minor}" not in torch.cuda.get_arch_list():
+    built = [re.fullmatch(r"sm_(\d+)(\d)", name) for name in torch.cuda.get_arch_list()]
+    if not any(found and int(found[1]) == major and int(found[2]) <= minor for found in built):
         text = f"{name} is an sm_{major}{minor}, this torch is built for {', '.join(torch.cuda.get_arch_list())}"
         return Finding(Level.WARNING, "GPU", f"{text}; install a torch for it, or use --device cpu")
     return Finding(Level.OK, "GPU", name)

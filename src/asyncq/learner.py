@@ -31,8 +31,10 @@ from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
 LOOK_AROUND_SECONDS = 0.2
 SAVE_AGAIN_SECONDS = 30.0
 """After a file could not be written."""
-BAD_UPDATES = 20
-"""Updates in a row whose gradient is no number, after which there is no point in going on."""
+LAST_TRY_SECONDS = 2.0
+"""Before a run gives up saving its end."""
+BAD_BATCHES = 20
+"""Batches in a row without one update whose gradient is finite, after which there is no point in going on."""
 
 
 COUNTERS = ("env_steps", "updates", "next_target")
@@ -40,7 +42,7 @@ COUNTERS = ("env_steps", "updates", "next_target")
 
 
 class NumbersWentBad(Exception):
-    """No update has had a finite gradient for a while."""
+    """No gradient has been finite for a while."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Learner:
         self.metrics = Metrics()
         self._plan_next_save()
         self.next_target = config.target_interval or 0
-        self.bad_updates = 0
+        self.bad_batches = 0
         self.save_from = 0.0
 
     def learn(self) -> None:
@@ -108,17 +110,22 @@ class Learner:
                 self._save_all()
             reason = self._reason_to_stop()
         self._report()
-        self._save_all()
+        saved = self._save_all()
+        if not saved:
+            time.sleep(LAST_TRY_SECONDS)
+            saved = self._save_all()
         if not (self.task.run_dir / "best.h5").exists():
             self._save("best.h5")
-        self.task.reports.send({"finished": reason})
+        self.task.reports.send({"finished": reason if saved else f"failed: {reason}, but the last state was not saved"})
 
-    def _save_all(self) -> None:
-        """Weights and state; where that fails, training goes on, and the next try comes soon."""
-        if self._save(f"weights/{self.env_steps}.h5", "latest.h5") and self._save_state():
+    def _save_all(self) -> bool:
+        """State and weights; where that fails, training goes on, and the next try comes soon."""
+        saved = self._save_state() and self._save(f"weights/{self.env_steps}.h5", "latest.h5")
+        if saved:
             self._plan_next_save()
         else:
             self.save_from = time.monotonic() + SAVE_AGAIN_SECONDS
+        return saved
 
     def _plan_next_save(self) -> None:
         """At the next multiple of the interval."""
@@ -174,9 +181,14 @@ class Learner:
             return
         with self.precision():
             targets = self.method.targets(self.network, self.target, batch, config)
+        before = self.updates
         for _ in range(config.passes):
             for samples in shuffled_samples(batch, targets, config.batch_size):
                 self._update(samples)
+        if self.updates > before:
+            self.bad_batches = 0
+        else:
+            self._count_bad_batch(batch, targets)
 
     def precision(self) -> torch.autocast:
         """The arithmetic that the configuration asks for."""
@@ -191,9 +203,8 @@ class Learner:
         limit = config.max_grad_norm or float("inf")
         parts["grad_norm"] = torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
         if not torch.isfinite(parts["grad_norm"]):
-            self._skip_update(samples)
+            self.metrics.skipped_updates += 1
             return
-        self.bad_updates = 0
         self.optimizer.step()
         self.updates += 1
         self.metrics.add_losses(parts)
@@ -203,17 +214,16 @@ class Learner:
         if self.updates % config.publish_interval == 0:
             self.publish()
 
-    def _skip_update(self, samples: Samples) -> None:
-        """Leave the weights as they are. Raises NumbersWentBad, with the samples saved, if that happens on and on."""
-        self.metrics.skipped_updates += 1
-        self.bad_updates += 1
-        if self.bad_updates < BAD_UPDATES:
+    def _count_bad_batch(self, batch: Batch, targets: dict[str, Tensor]) -> None:
+        """Raises NumbersWentBad, with batch and state saved, once there have been too many."""
+        self.bad_batches += 1
+        if self.bad_batches < BAD_BATCHES:
             return
-        arrays = {"observations": samples.observations, "actions": samples.actions, **samples.targets}
-        path = self.task.run_dir / "bad-samples.npz"
+        arrays = {"observations": batch.observations, "actions": batch.actions, "rewards": batch.rewards, **targets}
+        path = self.task.run_dir / "bad-batch.npz"
         self._try(path, partial(np.savez, path, **{name: array.cpu().numpy() for name, array in arrays.items()}))  # type: ignore[arg-type]
         self._save_state()
-        raise NumbersWentBad(f"{BAD_UPDATES} gradients in a row were not finite; what they were from is in {path}")
+        raise NumbersWentBad(f"no gradient of {BAD_BATCHES} batches was finite; the last batch is in {path}")
 
     def publish(self) -> None:
         self.task.board.publish(self.weights.cpu().numpy(), Snapshot(self.updates, self.env_steps))
@@ -228,14 +238,16 @@ class Learner:
         report["learning_rate"] = getattr(self, "learning_rate", self.config.learning_rate)
         self.task.reports.send(report)
         self.next_report = time.monotonic() + self.config.report_interval
-        if self.metrics.sets_record():
-            self._save("best.h5")
+        self._save_record()
+
+    def _save_record(self) -> None:
+        if self.metrics.sets_record() and not self._save("best.h5"):
+            self.metrics.best = -float("inf")  # the next report tries again
 
     def _reason_to_stop(self) -> str | None:
         target = self.config.target_return
         if target is not None and self.metrics.has_full_window and self.metrics.episodic_return >= target:
-            if self.metrics.sets_record():
-                self._save("best.h5")
+            self._save_record()
             return "target-return"
         if self.env_steps >= self.config.total_steps:
             return "total-steps"
@@ -264,7 +276,7 @@ class Learner:
         try:
             write()
         except OSError as error:
-            warning = f"cannot write {path}: {error.strerror}; training goes on, and tries again"
+            warning = f"cannot write {path}: {error.strerror}"
             self.task.reports.send({"warning": warning})
             return False
         return True

@@ -37,8 +37,8 @@ def arrays_of(network: nn.Module, target: nn.Module, optimizer: torch.optim.Opti
 def put_back(state: TrainingState, network: nn.Module, target: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """The inverse of `arrays_of`. Raises RuntimeError if the state is of another network."""
     network.load_state_dict(_tensors(state.group("network")))
-    if target is not network:
-        target.load_state_dict(_tensors(state.group("target")))
+    if target is not network:  # the run may have had none before
+        target.load_state_dict(_tensors(state.group("target") or state.group("network")))
     moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
     for path, tensor in _tensors(state.group("optimizer")).items():
         index, name = path.split("/")

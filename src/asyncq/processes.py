@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -53,6 +54,14 @@ def start_child(
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return process
+
+
+@atexit.register
+def _kill_children() -> None:
+    """Before multiprocessing waits for them: it would send SIGTERM, which they have blocked."""
+    for child in multiprocessing.active_children():
+        if child.name.startswith("asyncq-"):
+            child.kill()
 
 
 def _child_main(errors: Connection | None, run: Callable[..., None], *arguments: Any) -> None:

@@ -41,26 +41,25 @@ def read_config(path: Path, what: str) -> TrainConfig:
         raise UsageError(f"{what} is no configuration that asyncq wrote") from error
 
 
-def directory_to_resume(config: TrainConfig) -> Path | None:
+def directory_to_resume(resume: str | None, run_dir: str | None) -> Path | None:
     """The directory of the run that `--resume` asks to go on with, None for a new run. Raises UsageError."""
-    if config.resume is None:
+    if resume is None:
         return None
-    if config.resume == "auto":
-        if config.run_dir is None:
+    if resume == "auto":
+        if run_dir is None:
             raise UsageError("--resume auto needs --run-dir, to look for a run there")
-        directory = Path(config.run_dir)
-        return directory if (directory / "config.json").exists() else None
-    directory = Path(config.resume)
+        return Path(run_dir) if (Path(run_dir) / "config.json").exists() else None
+    directory = Path(resume)
     if not (directory / "config.json").exists():
         raise UsageError(f"--resume {directory}: there is no run in it; a run's directory has a config.json")
-    if config.run_dir is not None and Path(config.run_dir) != directory:
+    if run_dir is not None and Path(run_dir) != directory:
         raise UsageError(f"--resume {directory} goes on in its own directory; leave --run-dir out")
     return directory
 
 
 def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
     """The run of the settled `config`, its directory made or found, with `config.json` in it. Raises UsageError."""
-    directory = directory_to_resume(config)
+    directory = directory_to_resume(config.resume, config.run_dir)
     if directory is None:
         return Run(_new_directory(config))
     before = read_config(directory / "config.json", f"{directory / 'config.json'}")
@@ -71,6 +70,8 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
     state = newest_state(directory, say)
     if state is None and config.resume != "auto":
         raise UsageError(f"--resume {directory}: it stopped before its first --save-interval, so nothing was saved")
+    for left in directory.glob("*/.*.h5.*"):  # of a write that was killed
+        left.unlink()
     env_steps = 0 if state is None else int(load_state(state).counters["env_steps"])
     _write_config(directory, config)
     return Run(directory, state, env_steps)

@@ -14,6 +14,10 @@ from asyncq.processes import LEARNER_ENVIRONMENT, PLAYER_ENVIRONMENT, start_chil
 from asyncq.status import StatusBoard, WorkerState
 from asyncq.worker import WorkerTask, run_worker
 
+START_SECONDS = 60.0
+"""What a worker may take to start, if --worker-timeout is less."""
+ASLEEP_SECONDS = 5.0
+"""Between two looks at the workers, which otherwise come ten times a second."""
 LONGEST_PAUSE = 10.0
 """Seconds before the next try with a worker that keeps failing before it has played anything."""
 
@@ -31,6 +35,7 @@ class Supervisor:
         self._status, self._config = learner.status, learner.config
         self._say, self._log = say, log
         self._restarts = 0
+        self._watched = time.monotonic()
         self._learner_errors, errors = Pipe(duplex=False)
         self.learner = start_child("learner", LEARNER_ENVIRONMENT, run_learner, learner, errors=errors)
         errors.close()
@@ -43,14 +48,28 @@ class Supervisor:
             raise RunFailed(f"the learner ended with exit code {self.learner.exitcode}{cause}")
         if self._status.stopping:
             return
+        if self._was_asleep():
+            for place in self.workers:
+                self._status.touch(place.task.index)
+            return
         for place in self.workers:
             if place.vacant:
                 place.fill_when_due()
             elif place.process.exitcode is not None:
                 code, cause = place.process.exitcode, self._last_line(place.errors)
                 self._replace(place, f"ended with exit code {code}{cause}")
-            elif self._status.idle_seconds(place.task.index) > self._config.worker_timeout:
-                self._replace(place, f"did nothing for {self._config.worker_timeout:g} s (--worker-timeout)")
+            elif self._status.idle_seconds(place.task.index) > self._patience(place):
+                self._replace(place, f"did nothing for {self._patience(place):g} s (--worker-timeout)")
+
+    def _patience(self, place: WorkerPlace) -> float:
+        """Seconds of silence that are allowed; importing torch and making environments gives no sign of life."""
+        starting = self._status.state(place.task.index) is WorkerState.STARTING
+        return max(self._config.worker_timeout, START_SECONDS if starting else 0.0)
+
+    def _was_asleep(self) -> bool:
+        """Whether this process itself stood still, as by Ctrl-Z: then the workers may have, too."""
+        before, self._watched = self._watched, time.monotonic()
+        return self._watched - before > ASLEEP_SECONDS
 
     def _replace(self, place: WorkerPlace, why: str) -> None:
         why = f"worker {place.task.index} {why}"
@@ -118,10 +137,13 @@ class WorkerPlace:
         self._status.set_state(self.task.index, WorkerState.DEAD)
         has_played = self._status.env_steps(self.task.index) > self._played
         self._failures = 0 if has_played else self._failures + 1
-        self._due = time.monotonic() + min(LONGEST_PAUSE, 2.0**self._failures - 1)
+        self._due = time.monotonic() + min(LONGEST_PAUSE, 2.0 ** min(self._failures, 10) - 1)
 
     def fill_when_due(self) -> None:
         """Start the next process once its pause is over."""
         if time.monotonic() >= self._due:
             self.task = replace(self.task, restarts=self.task.restarts + 1)
-            self.process, self.errors = self._start()
+            try:
+                self.process, self.errors = self._start()
+            except OSError as error:
+                raise RunFailed(f"worker {self.task.index} cannot be started: {error.strerror}") from error

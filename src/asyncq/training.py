@@ -25,7 +25,7 @@ from asyncq.methods import METHODS
 from asyncq.monitoring.display import Display, chosen, make_display
 from asyncq.monitoring.recorder import Recorder
 from asyncq.networks import make_network
-from asyncq.runs import Run, open_run
+from asyncq.runs import Run, directory_to_resume, open_run
 from asyncq.status import StatusBoard
 from asyncq.supervisor import RunFailed, Supervisor
 from asyncq.weights import WeightBoard
@@ -39,9 +39,11 @@ def train(config: TrainConfig) -> int:
     """Train as `config` says; returns the exit status: 0, 1 after a failure, or 128 + the signal that stopped it."""
     config, spec = settle(config)
     device = choose_device(config.device)
-    shared = Shared.make(config, spec)
     assert config.processes
-    refuse_hopeless(Path(config.run_dir or "runs"), config.processes)
+    refuse_hopeless(
+        directory_to_resume(config.resume, config.run_dir) or Path(config.run_dir or "runs"), config.processes
+    )
+    shared = Shared.make(config, spec)
     troubles: list[str] = []
     run = open_run(config, troubles.append)
     run_dir = run.directory

@@ -50,6 +50,7 @@ def test_a_damaged_state_is_said_and_the_one_before_it_taken(tmp_path: Path, pla
     newest.write_bytes(content)
     said: list[str] = []
     assert newest_state(tmp_path, said.append) == tmp_path / "state" / "80.h5"
+    assert {path.name for path in newest.parent.iterdir()} == {"80.h5", "90.damaged"}
     assert len(said) == 1 and "90.h5" in said[0] and "trying the state before it" in said[0]
 
 

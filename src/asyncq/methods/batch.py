@@ -55,7 +55,7 @@ def chosen(values: Tensor, actions: Tensor) -> Tensor:
 def shuffled_samples(batch: Batch, targets: dict[str, Tensor], size: int) -> Iterator[Samples]:
     """Every decision of the batch once, in random order, in parts of about `size`; resetting steps are left out."""
     decisions = batch.mask.flatten().nonzero().squeeze(-1)
-    order = decisions[torch.randperm(len(decisions), device=decisions.device)]
+    order = decisions[torch.randperm(len(decisions)).to(decisions.device)]
     observations, actions = batch.observations[:-1].flatten(0, 1), batch.actions.flatten()
     flat = {name: values.flatten() for name, values in targets.items()}
     for part in order.tensor_split(max(1, round(len(order) / size))):

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from asyncq.config import TrainConfig
 from asyncq.machine import usable_cores
@@ -114,7 +115,7 @@ class LiveDisplay:
         self._progress.update(self._bar, completed=report["env_steps"])
 
     def say(self, line: str) -> None:
-        self.live.console.print(line)
+        self.live.console.print(line, markup=False, highlight=False)
 
     def refresh(self) -> None:
         self.live.update(self._render(), refresh=True)
@@ -123,7 +124,7 @@ class LiveDisplay:
         return Panel(
             Group(self._progress, self._figures(), self._workers(), self._limit(), f"[dim]{self._chosen}[/]"),
             title=self._title,
-            subtitle=str(self._run_dir),
+            subtitle=Text(str(self._run_dir)),
         )
 
     def _figures(self) -> Table:

@@ -14,6 +14,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from asyncq.errors import UsageError
 from asyncq.storage.files import write_whole
 
 TAGS = {
@@ -23,6 +24,10 @@ TAGS = {
     "learning_rate": "charts/learning_rate",
     "queue_fill": "queue/fill",
 }
+
+
+EVENTS_AGAIN_SECONDS = 30.0
+"""Between two tries to write TensorBoard events to a full disk."""
 
 
 class Recorder:
@@ -35,20 +40,28 @@ class Recorder:
         self._last: dict[str, Any] = {}
 
     def __enter__(self) -> Recorder:
-        if self._resumed_at is not None:
-            forget_after(self._run_dir / "metrics.jsonl", self._resumed_at)
-        self._metrics = open(self._run_dir / "metrics.jsonl", "a", buffering=1)
-        self._log = open(self._run_dir / "log.txt", "a", buffering=1)
-        self._events = EventFileWriter(str(self._run_dir))
+        """Raises UsageError if the directory's files cannot be read or written."""
+        try:
+            if self._resumed_at is not None:
+                forget_after(self._run_dir / "metrics.jsonl", self._resumed_at)
+            self._metrics = open(self._run_dir / "metrics.jsonl", "a", buffering=1)
+            self._log = open(self._run_dir / "log.txt", "a", buffering=1)
+            self._open_events()
+        except OSError as error:
+            raise UsageError(f"cannot write to {self._run_dir}: {error.strerror}") from error
         if self._resumed_at is not None:  # TensorBoard then drops what older files have from this step on
             session = SessionLog(status=SessionLog.START)
             self._events.add_event(Event(step=self._resumed_at + 1, wall_time=time.time(), session_log=session))
         return self
 
+    def _open_events(self) -> None:
+        self._events = EventFileWriter(str(self._run_dir))
+        self._events_from = time.monotonic() + EVENTS_AGAIN_SECONDS
+
     def __exit__(self, *error: object) -> None:
-        self._metrics.close()
-        self._log.close()
-        self._events.close()
+        for file in (self._metrics, self._log, self._events):
+            with contextlib.suppress(OSError):
+                file.close()
 
     @property
     def env_steps(self) -> int:
@@ -68,7 +81,15 @@ class Recorder:
         with contextlib.suppress(OSError):
             self._metrics.write(json.dumps(report) + "\n")
         with contextlib.suppress(OSError):
+            self._add_event(event)
+
+    def _add_event(self, event: Event) -> None:
+        """A writer that has failed once stays failed; another takes its place, now and then."""
+        try:
             self._events.add_event(event)
+        except OSError:
+            if time.monotonic() >= self._events_from:
+                self._open_events()
 
     def finish(self, outcome: str) -> None:
         """Write `summary.json`: the last report and why the run ended."""
@@ -83,7 +104,7 @@ class Recorder:
 def forget_after(metrics: Path, env_steps: int) -> None:
     """Take out the reports of what was lost when a run ended without saving: those beyond `env_steps`."""
     if metrics.exists():
-        kept = [line for line in metrics.read_text().splitlines() if _env_steps_of(line) <= env_steps]
+        kept = [line for line in metrics.read_text(errors="replace").splitlines() if _env_steps_of(line) <= env_steps]
         write_whole(metrics, "".join(f"{line}\n" for line in kept).encode())
 
 

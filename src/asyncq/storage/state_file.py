@@ -67,12 +67,16 @@ def newest_state(run_dir: Path, say: Callable[[str], None]) -> Path | None:
     Raises UsageError if there are states, but all are damaged: starting from nothing would not be what was asked for.
     """
     paths = _newest_first(run_dir / "state")
+    damaged: list[Path] = []
     for path in paths:
         try:
             load_state(path)
         except UsageError as error:
             say(f"{error}; trying the state before it")
+            damaged.append(path)
             continue
+        for bad in damaged:  # or it would count as the newest for ever
+            bad.rename(bad.with_suffix(".damaged"))
         return path
     if paths:
         raise UsageError(f"no state in {run_dir / 'state'} can be read; train anew with another --run-dir")
