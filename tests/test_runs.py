@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,15 @@ def settled(run_dir: Path | None, **settings: Any) -> TrainConfig:
     return dataclasses.replace(config.resolved("vector", 1), precision="float32")
 
 
+def released(run: Run) -> Run:
+    """As if its process had ended."""
+    assert run.lock is not None
+    os.close(run.lock)
+    return run
+
+
 def begin(run_dir: Path, *env_steps: int) -> None:
-    open_run(settled(run_dir), pytest.fail)
+    released(open_run(settled(run_dir), pytest.fail))
     for steps in env_steps:
         save_state(run_dir, TrainingState({"random": np.zeros(1)}, {"env_steps": steps}), keep=9)
 
@@ -45,9 +53,9 @@ def test_a_run_is_never_begun_twice(tmp_path: Path) -> None:
 def test_a_run_goes_on_from_its_newest_state(tmp_path: Path, by: str) -> None:
     begin(tmp_path, 90, 1000)
     flags: dict[str, Any] = {"run_dir": None, "resume": str(tmp_path)} if by == "name" else {"run_dir": tmp_path}
-    config = settled(**{"resume": "auto", **flags}, total_steps=77)
+    config = settled(**{"resume": "auto", **flags}, total_steps=7777)
     assert open_run(config, pytest.fail) == Run(tmp_path, tmp_path / "state" / "1000.h5", 1000)
-    assert json.loads((tmp_path / "config.json").read_text())["total_steps"] == 77
+    assert json.loads((tmp_path / "config.json").read_text())["total_steps"] == 7777
 
 
 def test_what_the_state_depends_on_cannot_change(tmp_path: Path) -> None:
@@ -58,8 +66,8 @@ def test_what_the_state_depends_on_cannot_change(tmp_path: Path) -> None:
 
 def test_a_run_that_saved_nothing_begins_anew_only_by_auto(tmp_path: Path) -> None:
     begin(tmp_path)
-    assert open_run(settled(tmp_path, resume="auto"), pytest.fail) == Run(tmp_path, None, 0)
-    with pytest.raises(UsageError, match="nothing was saved"):
+    assert released(open_run(settled(tmp_path, resume="auto"), pytest.fail)) == Run(tmp_path, None, 0)
+    with pytest.raises(UsageError, match="states are gone"):
         open_run(settled(None, resume=str(tmp_path)), pytest.fail)
 
 
@@ -73,6 +81,21 @@ def test_a_run_that_saved_nothing_begins_anew_only_by_auto(tmp_path: Path) -> No
 def test_runs_that_cannot_be_found_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         directory_to_resume(settings["resume"], None)
+
+
+def test_two_cannot_train_in_one_directory(tmp_path: Path) -> None:
+    run = open_run(settled(tmp_path), pytest.fail)
+    with pytest.raises(UsageError, match="another asyncq trains in"):
+        open_run(settled(tmp_path, resume="auto"), pytest.fail)
+    released(run)
+    assert open_run(settled(tmp_path, resume="auto"), pytest.fail) == Run(tmp_path, None, 0)
+
+
+def test_a_run_that_has_all_its_steps_is_left_as_it_is(tmp_path: Path) -> None:
+    begin(tmp_path, 90)
+    before = (tmp_path / "config.json").read_text()
+    assert open_run(settled(tmp_path, resume="auto", total_steps=90), pytest.fail).resumed_at == 90
+    assert (tmp_path / "config.json").read_text() == before
 
 
 def test_a_run_goes_on_in_its_own_directory(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from asyncq.config import TrainConfig
@@ -29,6 +31,8 @@ class Run:
     resume_from: Path | None = None
     resumed_at: int | None = None
     """Env steps of that state; 0 if the run stopped before it saved one."""
+    lock: int | None = field(default=None, compare=False)
+    """Descriptor of the lock that keeps others from training in the directory, until the process ends."""
 
 
 def read_config(path: Path, what: str) -> TrainConfig:
@@ -61,7 +65,9 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
     """The run of the settled `config`, its directory made or found, with `config.json` in it. Raises UsageError."""
     directory = directory_to_resume(config.resume, config.run_dir)
     if directory is None:
-        return Run(_new_directory(config))
+        directory = _new_directory(config)
+        return Run(directory, lock=_lock(directory))
+    lock = _lock(directory)
     before = read_config(directory / "config.json", f"{directory / 'config.json'}")
     for name in LASTING:
         if getattr(config, name) != getattr(before, name):
@@ -69,12 +75,28 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
             raise UsageError(f"--{flag} cannot change when a run goes on: in {directory} it is {value}")
     state = newest_state(directory, say)
     if state is None and config.resume != "auto":
-        raise UsageError(f"--resume {directory}: it stopped before its first --save-interval, so nothing was saved")
+        raise UsageError(f"--resume {directory}: it stopped before its first --save-interval, or its states are gone")
+    env_steps = 0 if state is None else int(load_state(state).counters["env_steps"])
+    if env_steps >= config.total_steps:
+        return Run(directory, state, env_steps, lock)
     for left in directory.glob("*/.*.h5.*"):  # of a write that was killed
         left.unlink()
-    env_steps = 0 if state is None else int(load_state(state).counters["env_steps"])
     _write_config(directory, config)
-    return Run(directory, state, env_steps)
+    return Run(directory, state, env_steps, lock)
+
+
+def _lock(directory: Path) -> int:
+    """Descriptor of a lock that ends with the process. Raises UsageError if another one trains in `directory`."""
+    try:
+        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise UsageError(f"cannot write to {directory}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UsageError(f"another asyncq trains in {directory}; stop it first, or choose another --run-dir") from error
+    return descriptor
 
 
 def _new_directory(config: TrainConfig) -> Path:

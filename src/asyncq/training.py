@@ -47,6 +47,9 @@ def train(config: TrainConfig) -> int:
     troubles: list[str] = []
     run = open_run(config, troubles.append)
     run_dir = run.directory
+    if run.resumed_at is not None and run.resumed_at >= config.total_steps:
+        print(f"asyncq: {run_dir} has its {config.total_steps:,} env steps already; to go on: a larger --total-steps")
+        return 0
     reports, reports_out = multiprocessing.get_context("spawn").Pipe(duplex=False)
     learner, workers = tasks(config, spec, shared, device, run, reports_out)
     with (
@@ -54,8 +57,7 @@ def train(config: TrainConfig) -> int:
         make_display(config, shared.status, run_dir, device) as display,
         Signals() as signals,
     ):
-        begun = "" if run.resumed_at is None else f", goes on from {run.resumed_at:,} env steps"
-        recorder.log(f"{config.method} on {config.env}, learner on {device}, {chosen(config)}{begun}")
+        recorder.log(f"{config.method} on {config.env}, learner on {device}, {chosen(config)}")
 
         def say(line: str) -> None:
             recorder.log(line)
@@ -63,6 +65,8 @@ def train(config: TrainConfig) -> int:
 
         for line in troubles:
             say(line)
+        if run.resumed_at is not None:
+            say(f"goes on from {run.resumed_at:,} env steps")
         supervisor = Supervisor(learner, workers, say, recorder.log)
         reports_out.close()
         try:

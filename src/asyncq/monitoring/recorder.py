@@ -66,7 +66,7 @@ class Recorder:
     @property
     def env_steps(self) -> int:
         """Env steps learned from, at the last report."""
-        return int(self._last.get("env_steps", 0))
+        return int(self._last.get("env_steps", self._resumed_at or 0))
 
     def log(self, line: str) -> None:
         """Add a dated line to `log.txt`."""
@@ -94,6 +94,8 @@ class Recorder:
     def finish(self, outcome: str) -> None:
         """Write `summary.json`: the last report and why the run ended."""
         self.log(outcome)
+        if self._resumed_at is not None and not self._last:
+            return  # it ended before it went on: the summary stays that of before
         summary = {"outcome": outcome, **self._last}
         if self._last.get("seconds"):
             summary["sps"] = round(self._last["env_steps"] / self._last["seconds"], 1)
