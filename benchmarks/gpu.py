@@ -1,4 +1,4 @@
-"""On a machine with a GPU: the learner alone, then whole trainings with 16 processes, for three networks.
+"""On a machine with a GPU: the learner alone, then whole trainings with 16 processes, for four networks.
 
 `python benchmarks/gpu.py` prints env steps a second, the GPU's busy share, the lag, and who waits for whom, on Pong.
 """
