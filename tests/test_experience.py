@@ -279,3 +279,16 @@ def test_a_lane_outlives_a_writer_that_is_killed_in_the_middle_of_a_fragment() -
         successor.kill()
     assert successor.exitcode == 0
     assert queue.fill == 0
+
+
+def test_a_cut_fragment_keeps_its_first_decisions() -> None:
+    layout = FragmentLayout(3, 2, (1,), "float32", 1)
+    fragment = ExperienceQueue(layout, 1, 1).lanes[0].reserve(timeout=0)
+    assert fragment is not None
+    fragment.mask[...] = [[1, 0], [1, 1], [1, 1]]
+    fragment.episode_returns[...] = [[1, 2], [3, 4], [5, 6]]
+    fragment.cut(2)
+    assert fragment.mask.tolist() == [[1, 0], [1, 0], [0, 0]]
+    assert fragment.episode_returns[np.isfinite(fragment.episode_returns)].tolist() == [1, 2, 3]
+    fragment.cut(0)
+    assert not fragment.mask.any()

@@ -75,10 +75,11 @@ def push(learner: Learner, version: int, resets: int = 0, into: int = 0) -> bool
 
 
 def received(reports: Any) -> list[dict[str, Any]]:
+    """What the learner has sent since it started."""
     found = []
     while reports.poll():
         found.append(reports.recv())
-    return found
+    return [message for message in found if "started" not in message]
 
 
 def read(board: WeightBoard) -> tuple[Tensor, int, int]:
@@ -160,19 +161,45 @@ def test_steps_that_only_reset_are_not_counted(tmp_path: Path) -> None:
     assert received(reports)[0]["env_steps"] == 13
 
 
+def test_a_run_ends_exactly_at_its_total_steps(tmp_path: Path) -> None:
+    learner, reports = make_learner(tmp_path, total_steps=2 * STEPS * ENVS + 3, batch_size=2 * STEPS * ENVS)
+    for version in range(4):
+        push(learner, version)
+    learner.learn()
+    report, end = received(reports)
+    assert report["env_steps"] == 19
+    assert report["updates"] == 2
+    assert end == {"finished": "total-steps"}
+
+
+@pytest.mark.parametrize(("method", "env_steps", "expected"), [("a3c", 0, None), ("n-step-q", 50, 0.6)])
+def test_a_report_tells_the_share_of_random_actions(
+    tmp_path: Path, method: str, env_steps: int, expected: float | None
+) -> None:
+    epsilons: dict[str, Any] = {
+        "epsilon_final": (0.1, 0.5),
+        "epsilon_probabilities": (0.75, 0.25),
+        "epsilon_anneal_frames": 100,
+    }
+    learner, reports = make_learner(tmp_path, method=method, **epsilons)
+    learner.env_steps = env_steps
+    learner._report()
+    assert received(reports)[0]["epsilon"] == expected
+
+
 def test_a_batch_in_which_every_step_reset_teaches_nothing(tmp_path: Path) -> None:
     learner, _ = make_learner(tmp_path)
     before = learner.weights.clone()
     push(learner, 0)
     fragments = learner._drain()
     fragments[0].mask[...] = 0
-    learner.learn_from(learner.to_device(fragments))
+    learner._take_in(learner.to_device(fragments))
     assert learner.updates == 0
     assert torch.equal(learner.weights, before)
 
 
 def test_every_pass_and_minibatch_is_one_update(tmp_path: Path) -> None:
-    learner, reports = make_learner(tmp_path, total_steps=1, passes=3, batch_size=STEPS, publish_interval=4)
+    learner, reports = make_learner(tmp_path, total_steps=STEPS * ENVS, passes=3, batch_size=STEPS, publish_interval=4)
     push(learner, 0)
     learner.learn()
     assert received(reports)[0]["updates"] == 6
@@ -183,7 +210,6 @@ def test_the_optimizer_takes_the_step_size_of_the_moment(tmp_path: Path) -> None
     learner, _ = make_learner(tmp_path, total_steps=100, learning_rate=0.5, final_learning_rate=0.1)
     learner.env_steps = 50
     learner._set_learning_rate()
-    assert learner.learning_rate == pytest.approx(0.3)
     assert [group["lr"] for group in learner.optimizer.param_groups] == pytest.approx([0.3])
 
 
@@ -198,7 +224,7 @@ def test_the_target_network_follows_at_its_interval(tmp_path: Path) -> None:
         push(learner, version)
         fragments = learner._drain()
         learner._count(fragments)
-        learner.learn_from(learner.to_device(fragments))
+        learner._take_in(learner.to_device(fragments))
         newest = [parameter.detach() for parameter in learner.network.parameters()]
         assert follows(newest) is expected
         assert follows(initial) is (version == 0)
@@ -212,7 +238,7 @@ def test_without_an_interval_the_network_is_its_own_target(tmp_path: Path) -> No
 def test_the_gradient_is_clipped_to_its_greatest_norm(tmp_path: Path) -> None:
     learner, _ = make_learner(tmp_path, max_grad_norm=1e-3)
     push(learner, 0)
-    learner.learn_from(learner.to_device(learner._drain()))
+    learner._take_in(learner.to_device(learner._drain()))
     norms = [parameter.grad.norm() for parameter in learner.network.parameters() if parameter.grad is not None]
     assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-3)
     assert learner.metrics.losses["grad_norm"][0] > 1e-2
@@ -252,7 +278,6 @@ def test_what_the_learner_learns_from_is_what_was_pushed(tmp_path: Path) -> None
     fragments = learner._drain()
     copies = [copy.deepcopy(fragment) for fragment in fragments]
     batch = learner.to_device(fragments)
-    assert learner.task.queue.fill == 0
     for fragment in fragments:  # the writer has the slots again
         fragment.frames[...] = fragment.rewards[...] = -1
     for name, factor in (("actions", 1), ("rewards", 2), ("discounts", 1), ("mask", 1), ("behaviour_log_probs", 1)):
@@ -278,6 +303,7 @@ def test_the_queues_bound_is_the_bound_of_the_lag(
         fragments = learner._drain()
         lags += [learner.updates - int(fragment.weights_versions[-1]) for fragment in fragments]
         batch = learner.to_device(fragments)
+        learner.task.queue.release()
         for into in range(lanes):  # the slots are free before the batch is learned from
             while push(learner, learner.updates, into=into):
                 pass
@@ -298,7 +324,7 @@ def test_a_restored_learner_goes_on_as_the_first_would(tmp_path: Path, method: s
         push(learner, version)
         fragments = learner._drain()
         learner._count(fragments)
-        learner.learn_from(learner.to_device(fragments))
+        learner._take_in(learner.to_device(fragments))
 
     for version in range(4):
         learn(first, version)
@@ -308,10 +334,29 @@ def test_a_restored_learner_goes_on_as_the_first_would(tmp_path: Path, method: s
     second.restore(restored)
     assert second.env_steps == 4 * STEPS * ENVS
     learn(second, 9)
-    for name in ("env_steps", "updates", "learning_rate", "next_target", "next_save"):
+    for name in ("env_steps", "updates", "next_target", "next_save"):
         assert getattr(first, name) == getattr(second, name)
     assert torch.equal(first.weights, second.weights)
     assert all(torch.equal(a, b) for a, b in zip(first.target.parameters(), second.target.parameters(), strict=True))
+
+
+def test_a_deterministic_learner_keeps_its_slots_until_it_has_learned(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path, slots=1, deterministic=True, publish_interval=100)
+    push(learner, 0)
+    batch = learner.to_device(learner._drain())
+    assert not push(learner, 1)
+    learner._take_in(batch)
+    assert push(learner, 1)
+    assert torch.equal(read(learner.task.board)[0], learner.weights)
+
+
+def test_a_deterministic_run_saves_only_states_that_it_can_go_on_from(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path, deterministic=True, save_interval=10)
+    learner.task.status.request_stop()
+    push(learner, 0)
+    learner.learn()
+    assert learner.env_steps == 8
+    assert [path.stem for path in (tmp_path / "state").iterdir()] == ["0"]
 
 
 def poisoned(learner: Learner, rewards: float) -> Batch:
@@ -323,10 +368,10 @@ def poisoned(learner: Learner, rewards: float) -> Batch:
 def test_an_update_whose_gradient_is_no_number_is_skipped_and_counted(tmp_path: Path) -> None:
     learner, _ = make_learner(tmp_path)
     before = learner.weights.clone()
-    learner.learn_from(poisoned(learner, float("nan")))
+    learner._take_in(poisoned(learner, float("nan")))
     assert torch.equal(learner.weights, before)
     assert (learner.updates, learner.metrics.skipped_updates) == (0, 1)
-    learner.learn_from(poisoned(learner, 1.0))
+    learner._take_in(poisoned(learner, 1.0))
     assert not torch.equal(learner.weights, before)
     assert learner.weights.isfinite().all()
     assert (learner.updates, learner.bad_batches) == (1, 0)
@@ -336,9 +381,9 @@ def test_too_many_of_them_in_a_row_end_the_run_with_state_and_samples_kept(tmp_p
     learner, _ = make_learner(tmp_path)
     before = learner.weights.clone()
     for _ in range(BAD_BATCHES - 1):
-        learner.learn_from(poisoned(learner, float("inf")))
+        learner._take_in(poisoned(learner, float("inf")))
     with pytest.raises(NumbersWentBad, match=f"no gradient of {BAD_BATCHES} batches was finite"):
-        learner.learn_from(poisoned(learner, float("inf")))
+        learner._take_in(poisoned(learner, float("inf")))
     assert torch.equal(learner.weights, before)
     with np.load(tmp_path / "bad-batch.npz") as samples:
         assert samples["observations"].shape == (STEPS + 1, ENVS, 4)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pytest
 
+from asyncq.storage.state_file import load_state
 from asyncq.storage.weights_file import load_weights
 from asyncq.training import SAME_REQUEST_SECONDS, Signals
 from tiny_envs import FAILING
@@ -227,6 +229,44 @@ def test_a_run_killed_at_any_moment_goes_on_from_its_last_state(tmp_path: Path) 
         assert after["seconds"] > before["seconds"]
     assert reports[-1]["env_steps"] >= reached + 5_000
     assert f"goes on from {reached:,} env steps" in (run_dir / "log.txt").read_text()
+
+
+def test_a_dead_learner_starts_again_from_its_last_state(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    flags = ["--env", "CartPole-v1", "--processes", 2, "--save-interval", 2_000, "--total-steps", 40_000]
+    process = start("train", *flags, "--run-dir", run_dir, "--report-interval", 0.2, "--max-learner-restarts", 1)
+    while env_steps_of_state(run_dir) == 0 and process.poll() is None:
+        time.sleep(0.05)
+    (learner,) = (pid for pid in members_of_group(process.pid) if is_ours(pid) and not is_worker(pid))
+    os.kill(learner, signal.SIGKILL)
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert "failed: the learner ended with exit code -9; it starts again (1/1)" in (run_dir / "log.txt").read_text()
+    steps = [report["env_steps"] for report in metrics(run_dir)]
+    assert steps == sorted(steps)
+    assert steps[-1] == 40_000
+    assert_nothing_left(process.pid, seconds=5)
+
+
+def test_a_deterministic_run_ends_with_the_same_weights_when_it_was_stopped(tmp_path: Path) -> None:
+    flags = ["--method", "one-step-q", "--env", "CartPole-v1", "--deterministic", "--total-steps", 9_000]
+    flags += ["--save-interval", 3_000, "--report-interval", 0.1]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert asyncq("train", *flags, "--run-dir", whole).returncode == 0
+    process = start("train", *flags, "--run-dir", stopped)
+    while env_steps_of_state(stopped) == 0 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert env_steps_of_state(stopped) < 9_000
+    assert asyncq("train", "--resume", stopped).returncode == 0
+    assert env_steps_of_state(whole) == env_steps_of_state(stopped) == 9_000
+    ends = [load_state(run / "state" / "9000.h5") for run in (whole, stopped)]
+    assert ends[0].arrays.keys() == ends[1].arrays.keys()
+    for name, array in ends[0].arrays.items():
+        assert np.array_equal(array, ends[1].arrays[name]), name
+    assert metrics(whole)[-1]["updates"] == metrics(stopped)[-1]["updates"]
 
 
 def env_steps_of_state(run_dir: Path) -> int:

@@ -125,7 +125,7 @@ def test_log_probabilities_are_those_of_the_published_weights() -> None:
 
 def test_weights_published_while_a_fragment_is_played_are_played_from_the_next_step_on() -> None:
     task, _, network = make_task()
-    worker = Worker(task, np.random.SeedSequence(1))
+    worker = Worker(task)
     step, weights = worker.env.step, flatten_parameters(network)
     versions = iter([4, 4, 5, 9, 9, 9, 12])
 
@@ -163,20 +163,19 @@ def test_the_same_seed_plays_the_same_and_a_replacement_plays_anew() -> None:
 def test_epsilon_follows_the_env_steps_of_the_newest_weights(env_steps: int, expected: float) -> None:
     epsilons = {"epsilon_final": (0.2,), "epsilon_probabilities": (1.0,), "epsilon_anneal_frames": 100}
     task, _, network = make_task(method="n-step-q", **epsilons)
-    worker = Worker(task, np.random.SeedSequence(1))
+    worker = Worker(task)
     task.board.publish(flatten_parameters(network).numpy(), Snapshot(4, env_steps))
     assert worker.refresh()
     worker.env.close()
     assert isinstance(worker.policy, EpsilonGreedyPolicy)
     assert worker.policy.epsilon.tolist() == pytest.approx([expected] * ENVS)
-    assert worker.version == 4
+    assert worker.snapshot.version == 4
 
 
 def test_episodes_of_the_more_exploring_environments_are_not_reported() -> None:
     settings = {"epsilon_final": (0.1, 0.5), "epsilon_probabilities": (0.5, 0.5), "envs_per_process": ENVS}
     task, queue, _ = make_task(method="n-step-q", **settings)
-    sequence = np.random.SeedSequence([task.config.seed, task.index, task.restarts, task.start])
-    worker = Worker(task, sequence)
+    worker = Worker(task)
     worker.env.close()
     assert worker.explores.tolist() == (worker.final_epsilons > worker.final_epsilons.min()).tolist()
     returns = joined(play(task, queue, 10), "episode_returns")
@@ -186,7 +185,7 @@ def test_episodes_of_the_more_exploring_environments_are_not_reported() -> None:
 
 def test_a_lost_life_ends_what_is_learned_but_not_the_game() -> None:
     task, _, _ = make_task(life_loss_ends=True)
-    worker = Worker(task, np.random.SeedSequence(1))
+    worker = Worker(task)
     worker.env.close()
     worker.lives = np.array([3, 3, 3])
     worker.resetting = np.array([False, False, True])

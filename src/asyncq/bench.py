@@ -90,7 +90,7 @@ def time_parts(config: TrainConfig, spec: EnvironmentSpec, device: str, seconds:
     shared = Shared.make(alone, spec)
     _, reports = Pipe()
     learner_task, (worker_task,) = tasks(alone, spec, shared, device, Run(Path()), reports)
-    learner, worker = Learner(learner_task), Worker(worker_task, np.random.SeedSequence(1))
+    learner, worker = Learner(learner_task), Worker(worker_task)
     learner.publish()
     actions = np.random.default_rng(1).integers(spec.actions, size=(64, worker.envs))
     turns = iter(range(sys.maxsize))

@@ -139,6 +139,11 @@ class TrainConfig:
     """Seconds without a sign of life after which a worker counts as hanging, and is replaced."""
     max_restarts: int = 100
     """Workers that died or hung and are replaced, in the whole run; one more ends it."""
+    max_learner_restarts: int = 0
+    """Times that a learner which died starts again, with new workers, from the newest saved state."""
+    deterministic: bool = False
+    """One worker, in step with the learner: the run repeats bit for bit on the same machine, also when it was stopped
+    and resumed. Games begin anew at every --save-interval, and a resumed run goes back to the last one. Slow."""
     report_interval: float = 5.0
     """Seconds between reports."""
     quiet: bool = False
@@ -171,7 +176,7 @@ class TrainConfig:
         ):  # fmt: skip
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 0)
-        for name in ("seed", "value_coefficient", "policy_clip", "max_restarts"):
+        for name in ("seed", "value_coefficient", "policy_clip", "max_restarts", "max_learner_restarts"):
             _at_least(name, getattr(self, name), 0)
         for name in ("gamma", "trace_lambda", "epsilon_initial"):
             value = getattr(self, name)
@@ -201,6 +206,12 @@ class TrainConfig:
             raise UsageError("--target-interval is for the Q methods; a3c has no target network, so leave it out")
         if self.method != "a3c" and (self.entropy_coefficient or self.final_entropy_coefficient):
             raise UsageError("--entropy-coefficient is for a3c; the Q methods explore with --epsilon-final instead")
+        if self.deterministic and (self.processes or 1) > 1:
+            raise UsageError(f"--deterministic needs --processes 1, not {self.processes}: many finish in any order")
+        if self.deterministic and self.queue_size > 1:
+            raise UsageError(
+                f"--deterministic needs --queue-size 1, not {self.queue_size}: worker and learner take turns"
+            )
         for name in ("learning_rate", "entropy_coefficient"):
             start, end = getattr(self, name), getattr(self, f"final_{name}")
             if start is not None and end is not None and end > start:
@@ -215,6 +226,11 @@ class TrainConfig:
         """Weight of the entropy bonus after `env_steps`."""
         steps = self.entropy_anneal_steps
         return self._falling(self.entropy_coefficient, self.final_entropy_coefficient, env_steps, steps)
+
+    def exploration_progress_at(self, env_steps: int) -> float:
+        """How far epsilon has fallen after `env_steps`: 0 at the start, 1 or more at its final value."""
+        assert self.frame_skip
+        return env_steps * self.frame_skip / max(1, self.anneal_frames)
 
     def _falling(self, start: float | None, end: float | None, env_steps: int, steps: int) -> float:
         """From `start` linearly to `end` in `steps`, or in the whole run if that is shorter; then `end`."""
@@ -234,7 +250,7 @@ class TrainConfig:
         Raises UsageError where a default and a given value cannot work together.
         """
         defaults = {**SHARED_DEFAULTS[kind], **METHOD_DEFAULTS[self.method, kind], "frame_skip": frame_skip}
-        defaults["processes"] = usable_cores()
+        defaults["processes"] = 1 if self.deterministic else usable_cores()
         defaults |= NETWORK_DEFAULTS[self.network or defaults["network"]]
         for name in ("learning_rate", "entropy_coefficient"):  # one that is given may lie below its default end
             if getattr(self, name) is not None:
@@ -250,6 +266,8 @@ class TrainConfig:
             if kind == "vector" and (getattr(self, name) or 1) > 1:
                 given = f"{_flag(name)} {getattr(self, name)}"
                 raise UsageError(f"{given} is for images, but {self.env} gives vectors; leave it out")
+        if self.deterministic:
+            missing["max_restarts"] = 0  # a replacement would play other games
         return dataclasses.replace(self, **missing)
 
     def to_json(self) -> dict[str, Any]:

@@ -71,6 +71,12 @@ class Fragment:
     weights_versions: Array
     finished_ns: Array
 
+    def cut(self, decisions: int) -> None:
+        """Keep the first so many, time first: the rest is neither counted nor learned from, and returns end there."""
+        beyond = np.cumsum(self.mask).reshape(self.mask.shape) > decisions
+        self.mask[beyond] = 0
+        self.episode_returns[beyond] = np.nan
+
 
 def stack_frames(frames: torch.Tensor, mask: torch.Tensor, frame_stack: int) -> torch.Tensor:
     """Rebuild stacked observations from single frames.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from asyncq.methods.batch import Batch, Samples, shuffled_samples
 from asyncq.monitoring.metrics import Metrics
 from asyncq.networks import make_network
 from asyncq.optimizing import arrays_of, make_optimizer, put_back
+from asyncq.policies import annealed_epsilon
 from asyncq.status import StatusBoard
 from asyncq.storage.state_file import TrainingState, load_state, save_state
 from asyncq.storage.weights_file import TrainedWeights, save_weights
@@ -66,6 +68,9 @@ def run_learner(task: LearnerTask) -> None:
     """Learn until a limit of the configuration is reached or the status board says stop, then save."""
     torch.set_num_threads(task.threads)
     torch.manual_seed(task.config.seed)
+    if task.config.deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS may sum in any order
+        torch.use_deterministic_algorithms(True)
     learner = Learner(task)
     if task.resume_from is not None:
         learner.restore(load_state(task.resume_from))
@@ -97,13 +102,16 @@ class Learner:
     def learn(self) -> None:
         """The learner's whole loop."""
         self.publish()
+        self.task.reports.send({"started": self.env_steps})
         self.next_report = time.monotonic() + self.config.report_interval
+        if self.config.deterministic and not self.env_steps:
+            self._save_all()
         reason = None
         while reason is None:
             fragments = self._drain()
             if fragments:
                 self._count(fragments)
-                self.learn_from(self.to_device(fragments))
+                self._take_in(self.to_device(fragments))
             if time.monotonic() >= self.next_report:
                 self._report()
             if self.env_steps >= self.next_save and time.monotonic() >= self.save_from:
@@ -118,10 +126,19 @@ class Learner:
             self._save("best.h5")
         self.task.reports.send({"finished": reason if saved else f"failed: {reason}, but the last state was not saved"})
 
+    def _take_in(self, batch: Batch) -> None:
+        """Learn from a batch while the workers fill its slots anew, or before they may."""
+        if not self.config.deterministic:
+            self.task.queue.release()
+        self.learn_from(batch)
+        if self.config.deterministic:
+            self.publish()
+            self.task.queue.release()
+
     def _save_all(self) -> bool:
         """State and weights; where that fails, training goes on, and the next try comes soon."""
         saved = self._save_state() and self._save(f"weights/{self.env_steps}.h5", "latest.h5")
-        if saved:
+        if saved or self.config.deterministic:
             self._plan_next_save()
         else:
             self.save_from = time.monotonic() + SAVE_AGAIN_SECONDS
@@ -148,12 +165,13 @@ class Learner:
 
     def _count(self, fragments: Sequence[Fragment]) -> None:
         for fragment in fragments:
+            fragment.cut(self.config.total_steps - self.env_steps)
             self.env_steps += int(fragment.mask.sum())
             self.metrics.add_fragment(fragment, self.updates)
         self.metrics.queue_fill.append(self.task.queue.fill)
 
     def to_device(self, fragments: Sequence[Fragment]) -> Batch:
-        """Copy the fragments out of their slots, side by side, and give the slots back."""
+        """Copy the fragments out of their slots, side by side."""
 
         def gather(name: str) -> Tensor:
             arrays = [getattr(fragment, name) for fragment in fragments]
@@ -161,7 +179,7 @@ class Learner:
 
         mask = gather("mask")
         observations = stack_frames(gather("frames"), mask, self.task.spec.frame_stack)
-        batch = Batch(
+        return Batch(
             observations=observations.reshape(*observations.shape[:2], *self.task.spec.observation_shape),
             actions=gather("actions"),
             rewards=learned_rewards(gather("rewards"), self.config),
@@ -170,8 +188,6 @@ class Learner:
             behaviour_log_probs=gather("behaviour_log_probs"),
             env_steps=self.env_steps,
         )
-        self.task.queue.release()
-        return batch
 
     def learn_from(self, batch: Batch) -> None:
         config = self.config
@@ -229,16 +245,26 @@ class Learner:
         self.task.board.publish(self.weights.cpu().numpy(), Snapshot(self.updates, self.env_steps))
 
     def _set_learning_rate(self) -> None:
-        self.learning_rate = self.config.learning_rate_at(self.env_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.config.learning_rate_at(self.env_steps)
 
     def _report(self) -> None:
         report = self.metrics.report(self.env_steps, self.updates, self.task.status.waited)
-        report["learning_rate"] = getattr(self, "learning_rate", self.config.learning_rate)
+        report["learning_rate"] = self.config.learning_rate_at(self.env_steps)
+        report["epsilon"] = self._mean_epsilon()
         self.task.reports.send(report)
         self.next_report = time.monotonic() + self.config.report_interval
         self._save_record()
+
+    def _mean_epsilon(self) -> float | None:
+        """Share of random actions, over all environments; None if the method has no epsilon."""
+        config = self.config
+        if self.method.HEADS != "q":
+            return None
+        assert config.epsilon_final and config.epsilon_probabilities
+        final = np.dot(config.epsilon_final, config.epsilon_probabilities)
+        progress = config.exploration_progress_at(self.env_steps)
+        return round(float(annealed_epsilon(config.epsilon_initial, final, progress)), 4)
 
     def _save_record(self) -> None:
         if self.metrics.sets_record() and not self._save("best.h5"):
@@ -267,6 +293,10 @@ class Learner:
         self.metrics.restore(state.counters["metrics"], self.env_steps)
 
     def _save_state(self) -> bool:
+        """Whether the state is as safe as it can be. A deterministic run can go on only from where games begin."""
+        games_begin = not self.env_steps or self.env_steps >= min(self.next_save, self.config.total_steps)
+        if self.config.deterministic and not games_begin:
+            return True
         return self._try(
             self.task.run_dir / "state", lambda: save_state(self.task.run_dir, self.state(), self.config.keep)
         )

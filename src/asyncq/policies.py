@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -58,9 +58,6 @@ def sample_final_epsilons(
     return generator.choice(finals, size=count, p=probabilities)
 
 
-def annealed_epsilon(
-    initial: float, final: np.ndarray[tuple[int], np.dtype[np.float64]], progress: float
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Linear from `initial` to `final` while `progress` goes from 0 to 1, and `final` from then on."""
-    result: np.ndarray[tuple[int], np.dtype[np.float64]] = initial + (final - initial) * min(1.0, progress)
-    return result
+def annealed_epsilon(initial: float, final: Any, progress: float) -> Any:
+    """Linear from `initial` to `final`, a number or an array, while `progress` goes from 0 to 1; then `final`."""
+    return initial + (final - initial) * min(1.0, progress)

@@ -34,6 +34,18 @@ class Run:
     lock: int | None = field(default=None, compare=False)
     """Descriptor of the lock that keeps others from training in the directory, until the process ends."""
 
+    def is_finished(self, config: TrainConfig) -> bool:
+        """Whether nothing is left to do."""
+        return self.resumed_at is not None and self.resumed_at >= config.total_steps
+
+    def again(self, say: Callable[[str], None]) -> Run:
+        """The same run from its newest state that can be read, or anew if none was saved. Raises UsageError."""
+        state = newest_state(self.directory, say)
+        env_steps = 0 if state is None else int(load_state(state).counters["env_steps"])
+        for left in self.directory.glob("*/.*.h5.*"):  # of a write that was killed
+            left.unlink()
+        return dataclasses.replace(self, resume_from=state, resumed_at=env_steps)
+
 
 def read_config(path: Path, what: str) -> TrainConfig:
     """The configuration in a `config.json`; `what` names it in messages. Raises UsageError if there is none."""
@@ -73,16 +85,12 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
         if getattr(config, name) != getattr(before, name):
             flag, value = name.replace("_", "-"), getattr(before, name)
             raise UsageError(f"--{flag} cannot change when a run goes on: in {directory} it is {value}")
-    state = newest_state(directory, say)
-    if state is None and config.resume != "auto":
+    run = Run(directory, lock=lock).again(say)
+    if run.resume_from is None and config.resume != "auto":
         raise UsageError(f"--resume {directory}: it stopped before its first --save-interval, or its states are gone")
-    env_steps = 0 if state is None else int(load_state(state).counters["env_steps"])
-    if env_steps >= config.total_steps:
-        return Run(directory, state, env_steps, lock)
-    for left in directory.glob("*/.*.h5.*"):  # of a write that was killed
-        left.unlink()
-    _write_config(directory, config)
-    return Run(directory, state, env_steps, lock)
+    if not run.is_finished(config):
+        _write_config(directory, config)
+    return run
 
 
 def _lock(directory: Path) -> int:

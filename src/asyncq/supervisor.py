@@ -26,6 +26,10 @@ class RunFailed(Exception):
     """The learner died, or too many workers did; the run cannot go on."""
 
 
+class LearnerDied(RunFailed):
+    """Only the learner's death ended the run: another learner could go on."""
+
+
 class Supervisor:
     """Owns every process of a run. `say` is told, in one line, what happened to them; `log` the tracebacks."""
 
@@ -42,10 +46,10 @@ class Supervisor:
         self.workers = [WorkerPlace(task, self._status) for task in workers]
 
     def watch(self) -> None:
-        """Replace workers that died or hang. Raises RunFailed if the learner died, or too many workers did."""
+        """Replace workers that died or hang. Raises RunFailed if too many did, LearnerDied."""
         if self.learner.exitcode not in (None, 0):
             cause = self._last_line(self._learner_errors)
-            raise RunFailed(f"the learner ended with exit code {self.learner.exitcode}{cause}")
+            raise LearnerDied(f"the learner ended with exit code {self.learner.exitcode}{cause}")
         if self._status.stopping:
             return
         if self._was_asleep():
@@ -132,7 +136,7 @@ class WorkerPlace:
     def clear(self) -> None:
         """End the process, and let the next be due: at once, or after a pause if it keeps failing before it plays."""
         self.process.kill()
-        self.process.join()
+        self.process.join(LONGEST_PAUSE)  # one that a broken disk or driver holds in the kernel dies later
         self.errors.close()
         self._status.set_state(self.task.index, WorkerState.DEAD)
         has_played = self._status.env_steps(self.task.index) > self._played

@@ -7,7 +7,7 @@ import multiprocessing
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,7 +27,7 @@ from asyncq.monitoring.recorder import Recorder
 from asyncq.networks import make_network
 from asyncq.runs import Run, directory_to_resume, open_run
 from asyncq.status import StatusBoard
-from asyncq.supervisor import RunFailed, Supervisor
+from asyncq.supervisor import LearnerDied, RunFailed, Supervisor
 from asyncq.weights import WeightBoard
 from asyncq.worker import WorkerTask
 
@@ -44,18 +44,41 @@ def train(config: TrainConfig) -> int:
         directory_to_resume(config.resume, config.run_dir) or Path(config.run_dir or "runs"), config.processes
     )
     shared = Shared.make(config, spec)
-    troubles: list[str] = []
-    run = open_run(config, troubles.append)
-    run_dir = run.directory
-    if run.resumed_at is not None and run.resumed_at >= config.total_steps:
-        print(f"asyncq: {run_dir} has its {config.total_steps:,} env steps already; to go on: a larger --total-steps")
+    news: list[str] = []
+    run = open_run(config, news.append)
+    if run.is_finished(config):
+        print(f"asyncq: {run.directory} has its {config.total_steps:,} env steps already; more: --total-steps")
         return 0
+    with Signals() as signals:
+        for restarts in range(config.max_learner_restarts + 1):
+            outcome, env_steps, learner_died = attempt(config, spec, shared, device, run, news, signals)
+            if not learner_died or signals.received or restarts == config.max_learner_restarts:
+                break
+            news = [f"{outcome}; it starts again ({restarts + 1}/{config.max_learner_restarts})"]
+            run = run.again(news.append)
+            shared = Shared.make(config, spec)
+        return conclude(outcome, run.directory, env_steps, signals)
+
+
+def attempt(
+    config: TrainConfig,
+    spec: EnvironmentSpec,
+    shared: Shared,
+    device: str,
+    run: Run,
+    news: Sequence[str],
+    signals: Signals,
+) -> tuple[str, int, bool]:
+    """Train until something ends it; returns what did, the env steps by then, and whether the learner died.
+
+    `news` is told to the user first.
+    """
     reports, reports_out = multiprocessing.get_context("spawn").Pipe(duplex=False)
     learner, workers = tasks(config, spec, shared, device, run, reports_out)
+    learner_died = False
     with (
-        Recorder(run_dir, run.resumed_at) as recorder,
-        make_display(config, shared.status, run_dir, device) as display,
-        Signals() as signals,
+        Recorder(run.directory, run.resumed_at) as recorder,
+        make_display(config, shared.status, run.directory, device) as display,
     ):
         recorder.log(f"{config.method} on {config.env}, learner on {device}, {chosen(config)}")
 
@@ -63,7 +86,7 @@ def train(config: TrainConfig) -> int:
             recorder.log(line)
             display.say(line)
 
-        for line in troubles:
+        for line in news:
             say(line)
         if run.resumed_at is not None:
             say(f"goes on from {run.resumed_at:,} env steps")
@@ -73,10 +96,11 @@ def train(config: TrainConfig) -> int:
             outcome = follow(supervisor, reports, recorder, display, signals)
         except RunFailed as failure:
             outcome = f"failed: {failure}"
+            learner_died = isinstance(failure, LearnerDied)
         finally:
             supervisor.stop(STOP_SECONDS, hurry=lambda: signals.received >= 2)
         recorder.finish(outcome)
-    return conclude(outcome, run_dir, recorder, signals)
+    return outcome, recorder.env_steps, learner_died
 
 
 def settle(config: TrainConfig) -> tuple[TrainConfig, EnvironmentSpec]:
@@ -127,6 +151,7 @@ def tasks(
 def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Display, signals: Signals) -> str:
     """Pass the learner's reports on until it has finished; returns why it did."""
     deadline = float("inf")
+    started = False
     while True:
         if signals.received >= 2:
             return "stopped at once"
@@ -136,11 +161,16 @@ def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Di
             deadline = time.monotonic() + STOP_SECONDS
             display.say("stopping in order; once more stops at once")
             supervisor.request_stop()
+        if signals.received and not started:
+            return "stopped before it began"
         try:
             while reports.poll(0.1):
                 report = reports.recv()
                 if "finished" in report:
                     return str(report["finished"])
+                if "started" in report:
+                    started = True
+                    continue
                 if "warning" in report:
                     recorder.log(report["warning"])
                     display.say(report["warning"])
@@ -150,15 +180,15 @@ def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Di
         except EOFError:
             supervisor.learner.join(1)
             supervisor.watch()
-            raise RunFailed("the learner ended without a word") from None
+            raise LearnerDied("the learner ended without a word") from None
         display.refresh()
         supervisor.watch()
 
 
-def conclude(outcome: str, run_dir: Path, recorder: Recorder, signals: Signals) -> int:
+def conclude(outcome: str, run_dir: Path, env_steps: int, signals: Signals) -> int:
     """Say where everything is; returns the exit status."""
     if (run_dir / "best.h5").exists():
-        print(f"asyncq: {outcome} after {recorder.env_steps:,} env steps; best weights in {run_dir / 'best.h5'}")
+        print(f"asyncq: {outcome} after {env_steps:,} env steps; best weights in {run_dir / 'best.h5'}")
     if outcome not in ("total-steps", "target-return") and any((run_dir / "state").glob("*.h5")):
         print(f"asyncq: to go on: asyncq train --resume {run_dir}")
     if signals.received:

@@ -16,7 +16,7 @@ from asyncq.methods import METHODS
 from asyncq.networks import make_network
 from asyncq.policies import EpsilonGreedyPolicy, SoftmaxPolicy, annealed_epsilon, sample_final_epsilons
 from asyncq.status import StatusBoard, WorkerState
-from asyncq.weights import WeightBoard, flatten_parameters
+from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
 
 LOOK_AROUND_SECONDS = 0.2
 TRAINING_SEEDS = 2**30
@@ -41,9 +41,7 @@ class WorkerTask:
 def run_worker(task: WorkerTask) -> None:
     """Play until the status board says stop."""
     torch.set_num_threads(1)
-    sequence = np.random.SeedSequence([task.config.seed, task.index, task.restarts, task.start])
-    torch.manual_seed(int(sequence.generate_state(1)[0]))
-    worker = Worker(task, sequence)
+    worker = Worker(task)
     try:
         worker.play()
     finally:
@@ -54,27 +52,33 @@ def run_worker(task: WorkerTask) -> None:
 class Worker:
     """E environments, a policy, and the fragment being filled."""
 
-    def __init__(self, task: WorkerTask, sequence: np.random.SeedSequence) -> None:
+    def __init__(self, task: WorkerTask) -> None:
         config, spec = task.config, task.spec
         assert config.envs_per_process and config.n_step and config.network
-        assert config.epsilon_final and config.epsilon_probabilities
         self.task = task
         self.steps, self.envs = config.n_step, config.envs_per_process
-        self.env = make_env(spec, self.envs)
-        heads = METHODS[config.method].HEADS
+        self.heads = METHODS[config.method].HEADS
         self.network = make_network(
-            config.network, heads, spec.observation_shape, spec.actions, bool(config.layer_norm)
+            config.network, self.heads, spec.observation_shape, spec.actions, bool(config.layer_norm)
         )
         self.weights = flatten_parameters(self.network)
-        self.version = 0
+        self.snapshot = Snapshot(version=0, env_steps=0)
+        self.begin_games(task.start)
+
+    def begin_games(self, env_steps: int) -> None:
+        """New environments, and all that is random about them, as the seed and the run's `env_steps` decide it."""
+        config, task = self.task.config, self.task
+        assert config.epsilon_final and config.epsilon_probabilities
+        self.env = make_env(task.spec, self.envs)
+        self.began_at = env_steps
+        sequence = np.random.SeedSequence([config.seed, task.index, task.restarts, env_steps])
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
         generator = np.random.default_rng(sequence)
         self.final_epsilons = sample_final_epsilons(
             config.epsilon_final, config.epsilon_probabilities, self.envs, generator
         )
         self.explores = self.final_epsilons > self.final_epsilons.min()
-        self.policy: SoftmaxPolicy | EpsilonGreedyPolicy = SoftmaxPolicy()
-        if heads == "q":
-            self.policy = EpsilonGreedyPolicy(np.full(self.envs, config.epsilon_initial))
+        self.policy = self._policy()
         seeds = [int(seed) for seed in generator.integers(TRAINING_SEEDS, 2**31 - 1, self.envs)]
         self.observations, info = reset_with_seeds(self.env, seeds)
         self.lives = info.get("lives", np.zeros(self.envs, np.int32))
@@ -95,6 +99,10 @@ class Worker:
                 status.add_wait(index, time.monotonic() - begin)
                 continue
             status.set_state(index, WorkerState.PLAYING)
+            self.refresh()
+            if self.task.config.deterministic and self._saved_since():
+                self.env.close()
+                self.begin_games(self.snapshot.env_steps)
             self.fill(fragment)
             lane.commit()
             status.add_steps(index, int(fragment.mask.sum()))
@@ -108,19 +116,28 @@ class Worker:
         snapshot = self.task.board.read_if_newer(self.weights.numpy())
         if snapshot is None:
             return False
-        self.version = snapshot.version
-        if isinstance(self.policy, EpsilonGreedyPolicy):
-            config = self.task.config
-            progress = snapshot.env_steps * self.task.spec.frame_skip / max(1, config.anneal_frames)
-            self.policy = EpsilonGreedyPolicy(annealed_epsilon(config.epsilon_initial, self.final_epsilons, progress))
+        self.snapshot = snapshot
+        self.policy = self._policy()
         return True
+
+    def _policy(self) -> SoftmaxPolicy | EpsilonGreedyPolicy:
+        if self.heads == "policy-value":
+            return SoftmaxPolicy()
+        config = self.task.config
+        progress = config.exploration_progress_at(self.snapshot.env_steps)
+        return EpsilonGreedyPolicy(annealed_epsilon(config.epsilon_initial, self.final_epsilons, progress))
+
+    def _saved_since(self) -> bool:
+        """Whether the learner has saved a state since the games began; from there a resumed run would play."""
+        interval = self.task.config.save_interval
+        return self.snapshot.env_steps // interval > self.began_at // interval
 
     def fill(self, fragment: Fragment) -> None:
         spec = self.task.spec
         fragment.frames[: spec.frame_stack] = spec.stacks(self.observations)
         for t in range(self.steps):
             self.refresh()
-            fragment.weights_versions[t] = self.version
+            fragment.weights_versions[t] = self.snapshot.version
             with torch.inference_mode():
                 actions, log_probs = self.policy.act(self.network(torch.as_tensor(self.observations)))
             fragment.actions[t] = actions.numpy()
@@ -147,7 +164,7 @@ class Worker:
         self.lengths += ~self.resetting
         fragment.episode_returns[t] = np.where(done, self.returns, np.nan)
         fragment.episode_lengths[t] = np.where(done, self.lengths, 0)
-        if isinstance(self.policy, EpsilonGreedyPolicy):
+        if self.heads == "q":
             fragment.episode_returns[t][self.explores] = np.nan
         self.returns[done] = 0
         self.lengths[done] = 0

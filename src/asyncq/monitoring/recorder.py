@@ -22,6 +22,7 @@ TAGS = {
     "episodic_length": "charts/episodic_length",
     "sps": "charts/SPS",
     "learning_rate": "charts/learning_rate",
+    "epsilon": "charts/epsilon",
     "queue_fill": "queue/fill",
 }
 
@@ -127,7 +128,7 @@ def finite(value: Any) -> Any:
 def tagged(report: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """The numbers of a report under the tags that TensorBoard shows them by."""
     for name, tag in TAGS.items():
-        if report[name] is not None:
+        if report.get(name) is not None:
             yield tag, report[name]
     for group in ("losses", "lag", "waits"):
         for name, value in (report[group] or {}).items():
