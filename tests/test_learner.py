@@ -18,6 +18,7 @@ from asyncq.envs import EnvironmentSpec
 from asyncq.experience import ExperienceQueue, FragmentLayout
 from asyncq.learner import BAD_BATCHES, Learner, LearnerTask, NumbersWentBad, learned_rewards
 from asyncq.methods.batch import Batch
+from asyncq.muon import Muon
 from asyncq.optimizing import make_optimizer
 from asyncq.status import StatusBoard
 from asyncq.storage import sealed
@@ -106,7 +107,8 @@ def test_rewards_are_scaled_and_then_clipped(scale: float, clip: float, expected
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("rmsprop", torch.optim.RMSprop), ("adam", torch.optim.Adam), ("radam", torch.optim.RAdam)]
+    ("name", "kind"),
+    [("rmsprop", torch.optim.RMSprop), ("adam", torch.optim.Adam), ("radam", torch.optim.RAdam), ("muon", Muon)],
 )
 def test_the_optimizer_is_the_one_asked_for(name: str, kind: type[torch.optim.Optimizer]) -> None:
     config = TrainConfig(optimizer=name, learning_rate=0.25, optimizer_epsilon=1e-3)
@@ -115,7 +117,7 @@ def test_the_optimizer_is_the_one_asked_for(name: str, kind: type[torch.optim.Op
     assert (optimizer.defaults["lr"], optimizer.defaults["eps"]) == (0.25, 1e-3)
 
 
-@pytest.mark.parametrize("name", ["rmsprop", "adam", "radam"])
+@pytest.mark.parametrize("name", ["rmsprop", "adam", "radam", "muon"])
 def test_the_optimizer_moves_the_flat_weights_in_place(name: str) -> None:
     network = torch.nn.Linear(2, 1)
     flat = flatten_parameters(network)

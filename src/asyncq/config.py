@@ -19,7 +19,7 @@ from asyncq.flags import AutoBool, AutoFloat, AutoFloats, AutoInt, AutoStr, Open
 from asyncq.machine import usable_cores
 
 METHODS = ("one-step-q", "n-step-q", "a3c")
-OPTIMIZERS = ("rmsprop", "adam", "radam")
+OPTIMIZERS = ("rmsprop", "adam", "radam", "muon")
 CORRECTIONS = ("vtrace", "none")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bf16")
@@ -69,7 +69,7 @@ class TrainConfig:
     learning_rate_anneal_steps: AutoInt = None
     """Env steps over which the step size falls (default: 3M for a3c on images, else all)."""
     optimizer: AutoStr = None
-    """rmsprop, adam or radam; its statistics are shared by all workers' experience (default: by method)."""
+    """muon, adam, radam or rmsprop; its statistics are shared by all workers' experience (default: by method)."""
     optimizer_epsilon: AutoFloat = None
     """Added to the optimizer's denominator (default: 1e-8 for the Q methods on images, else 1e-5)."""
     max_grad_norm: AutoFloat = None

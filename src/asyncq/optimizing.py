@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
+from asyncq.muon import Muon
 from asyncq.shared import Array
 from asyncq.storage.state_file import TrainingState
 
@@ -19,9 +20,19 @@ def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optim
     settings: dict[str, Any] = {"lr": config.learning_rate, "eps": config.optimizer_epsilon}
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(network.parameters(), alpha=0.99, **settings)
+    if config.optimizer == "muon":
+        matrices = hidden_weights(network)
+        known = {id(matrix) for matrix in matrices}
+        return Muon(matrices, (p for p in network.parameters() if id(p) not in known), **settings)
     if config.optimizer == "radam":
         return torch.optim.RAdam(network.parameters(), **settings)
     return torch.optim.Adam(network.parameters(), fused=True, **settings)
+
+
+def hidden_weights(network: nn.Module) -> list[Tensor]:
+    """Weights of the layers between the observation and the features; heads and norms are not among them."""
+    layers = [module for name, module in network.named_modules() if "trunk" in name]
+    return [layer.weight for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)]
 
 
 def arrays_of(network: nn.Module, target: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Array]:
