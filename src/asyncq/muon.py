@@ -1,7 +1,7 @@
 """Muon: momentum whose matrices are made orthogonal, so that every direction a layer knows is learned at one speed.
 
-Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon), with the step sizes of Liu et al. 2025 (arXiv 2502.16982)
-that let it share Adam's learning rate. torch.optim.Muon takes no convolutions and multiplies twice as much.
+Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon), with the step sizes of Liu et al. 2025 (arXiv
+2502.16982) that let it share Adam's learning rate. torch.optim.Muon takes no convolutions and multiplies twice as much.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Muon(torch.optim.Optimizer):
         momentum: Tensor = state.setdefault("momentum", torch.zeros_like(gradient))
         momentum.lerp_(gradient, 1 - MOMENTUM)
         step = orthogonalised(gradient.lerp(momentum, MOMENTUM).flatten(1))  # Nesterov's momentum
-        return step.view_as(gradient) * (ADAM_RMS * max(step.shape) ** 0.5)
+        scaled: Tensor = step.view_as(gradient) * (ADAM_RMS * max(step.shape) ** 0.5)
+        return scaled
 
     def _adam_step(self, gradient: Tensor, state: dict[str, Any], eps: float) -> Tensor:
         """Kingma and Ba 2015, algorithm 1."""
