@@ -47,6 +47,7 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path) -> None:
         (["evaluate", "absent.h5", "--plot", "x.pdf"], ".png or .svg"),
         (["convert", "absent.h5"], "name the file to write"),
         (["info"], "weights file"),
+        (["plot"], "at least one run"),
         (["bake"], "no command"),
         (["trian"], "did you mean train"),
     ],

@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "train an agent",
     "play": "watch an agent play, or record it",
     "evaluate": "measure an agent over full games",
+    "plot": "draw learning curves of runs",
     "convert": "write weights for Keras, safetensors or ONNX, or take them from Keras",
     "info": "print what is in a weights file",
     "bench": "measure how fast this machine trains, and what limits it",
@@ -65,8 +66,8 @@ def run(arguments: Sequence[str]) -> int:
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"there is no command {command}; choose one of: {', '.join(COMMANDS)}{hint}")
     runners: dict[str, Callable[[list[str]], int]] = {
-        "train": _train, "play": _play, "evaluate": _evaluate, "convert": _convert, "info": _info, "bench": _bench,
-        "doctor": _doctor,
+        "train": _train, "play": _play, "evaluate": _evaluate, "plot": _plot, "convert": _convert, "info": _info,
+        "bench": _bench, "doctor": _doctor,
     }  # fmt: skip
     return runners[command](rest)
 
@@ -134,6 +135,12 @@ def _evaluate(arguments: list[str]) -> int:
     from asyncq.evaluating import EvaluateConfig, evaluate
 
     return evaluate(parse(EvaluateConfig, "evaluate", arguments))
+
+
+def _plot(arguments: list[str]) -> int:
+    from asyncq.plotting import PlotConfig, plot
+
+    return plot(parse(PlotConfig, "plot", arguments))
 
 
 def _convert(arguments: list[str]) -> int:
