@@ -22,8 +22,8 @@ from asyncq.runs import read_config
 from asyncq.shared import Array
 
 SAME = {
-    "seed", "run_dir", "resume", "target_return", "save_interval", "keep", "worker_timeout", "max_restarts", "max_learner_restarts",
-    "report_interval", "quiet",
+    "seed", "run_dir", "resume", "target_return", "save_interval", "keep", "worker_timeout", "max_restarts",
+    "max_learner_restarts", "report_interval", "quiet",
 }  # fmt: skip
 """Settings that never tell runs apart."""
 MACHINE = {"processes", "device"}
