@@ -14,8 +14,9 @@ from asyncq.processes import LEARNER_ENVIRONMENT, PLAYER_ENVIRONMENT, start_chil
 from asyncq.status import StatusBoard, WorkerState
 from asyncq.worker import WorkerTask, run_worker
 
-START_SECONDS = 60.0
-"""What a worker may take to start, if --worker-timeout is less."""
+START_SECONDS = 600.0
+"""What a worker may take to start, if --worker-timeout is less: 16 at once import torch for minutes on two busy cores,
+and if they were replaced for it, none would ever play."""
 ASLEEP_SECONDS = 5.0
 """Between two looks at the workers, which otherwise come ten times a second."""
 LONGEST_PAUSE = 10.0

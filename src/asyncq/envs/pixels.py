@@ -7,8 +7,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import FrameStackObservation, TransformObservation
-from skimage.color import rgb2gray
-from skimage.transform import resize
 
 from asyncq.envs.spec import FRAME_SHAPE, EnvironmentSpec
 from asyncq.envs.vectors import make_synchronous
@@ -47,6 +45,9 @@ def _stacked(env: gym.Env[Any, Any], spec: EnvironmentSpec) -> gym.Env[Any, Any]
 
 def grey_frame(picture: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """`picture[H, W]`, `[H, W, 1]` or `[H, W, 3]` uint8 -> grey uint8 of `shape`."""
+    from skimage.color import rgb2gray  # half a second, which workers of other families need not spend
+    from skimage.transform import resize
+
     grey = rgb2gray(picture) if picture.shape[-1] == 3 and picture.ndim == 3 else picture.squeeze() / 255.0
     resized: np.ndarray[Any, Any] = resize(grey, shape, anti_aliasing=True)  # type: ignore[no-untyped-call]
     frame: np.ndarray[Any, Any] = np.rint(255 * resized).astype(np.uint8)
