@@ -1,7 +1,7 @@
 """Trainings that are hurt on purpose, and what becomes of them. Linux only.
 
 `python benchmarks/chaos.py workers` kills a random worker every 3 s and stops one (SIGSTOP) every 30 s; the run has to
-end by itself at its --total-steps, and leave no process behind. `python benchmarks/chaos.py everything` kills the
+end by itself at its --total-steps, exactly, and leave no process behind. `python benchmarks/chaos.py everything` kills the
 whole process group at random moments, again and again; each time `--resume auto` has to go on from a state that is at
 most one save interval old.
 """
@@ -73,7 +73,8 @@ def workers(leader: int) -> list[int]:
     return list(filter(is_worker, group(leader)))
 
 
-def hurt_workers(settings: Settings, run_dir: Path) -> None:
+def hurt_workers(settings: Settings, run_dir: Path) -> bool:
+    """Whether the run ended as it should have."""
     flags = ["--total-steps", settings.total_steps, "--worker-timeout", 10, "--max-restarts", 100_000]
     training = start(settings, run_dir, *flags)
     faults: Counter[str] = Counter()
@@ -95,10 +96,12 @@ def hurt_workers(settings: Settings, run_dir: Path) -> None:
     print(f"{(time.monotonic() - begin) / 60:.1f} min, exit status {training.returncode}, {summary['outcome']}")
     print(f"faults: {dict(faults)}; recoveries: {dict(recoveries)}; processes left: {left}")
     print(f"{summary['env_steps']:,} of {settings.total_steps:,} env steps, return {summary['episodic_return']}")
+    return training.returncode == 0 and not left and summary["env_steps"] == settings.total_steps
 
 
-def kill_everything(settings: Settings, run_dir: Path) -> None:
-    lost = []
+def kill_everything(settings: Settings, run_dir: Path) -> bool:
+    """Whether each time no more was lost than may be."""
+    lost, unreadable = [0], 0
     for kill in range(settings.kills):
         before = newest_state(run_dir)
         training = start(settings, run_dir, "--resume", "auto", "--save-interval", SAVE_INTERVAL)
@@ -114,6 +117,7 @@ def kill_everything(settings: Settings, run_dir: Path) -> None:
             f"kill {kill + 1}: {reached:,} reported, state of {newest_state(run_dir):,}, {unreadable} unreadable so far"
         )
     print(f"at most {max(lost):,} reported env steps lost; the save interval is {SAVE_INTERVAL:,}")
+    return max(lost) <= SAVE_INTERVAL and not unreadable
 
 
 def newest_state(run_dir: Path) -> int:
@@ -123,4 +127,5 @@ def newest_state(run_dir: Path) -> int:
 if __name__ == "__main__":
     given = tyro.cli(Settings)
     with tempfile.TemporaryDirectory() as folder:
-        {"workers": hurt_workers, "everything": kill_everything}[given.what](given, Path(folder) / "run")
+        hurt = {"workers": hurt_workers, "everything": kill_everything}[given.what]
+        sys.exit(not hurt(given, Path(folder) / "run"))
