@@ -1,9 +1,9 @@
 """Trainings that are hurt on purpose, and what becomes of them. Linux only.
 
 `python benchmarks/chaos.py workers` kills a random worker every 3 s and stops one (SIGSTOP) every 30 s; the run has to
-end by itself at its --total-steps, exactly, and leave no process behind. `python benchmarks/chaos.py everything` kills the
-whole process group at random moments, again and again; each time `--resume auto` has to go on from a state that is at
-most one save interval old.
+end by itself at its --total-steps, exactly, and leave no process behind. `python benchmarks/chaos.py everything` kills
+the whole process group at random moments, again and again; each time `--resume auto` has to go on from a state that is
+at most one save interval old.
 """
 
 from __future__ import annotations
