@@ -65,9 +65,9 @@ class TrainConfig:
     """Initial step size; falls linearly to --final-learning-rate over --learning-rate-anneal-steps (default: by
     method)."""
     final_learning_rate: AutoFloat = None
-    """Last step size (default: 3e-5 for a3c on images, else 0)."""
+    """Last step size (default: 1e-4 for a3c on images, else 0)."""
     learning_rate_anneal_steps: AutoInt = None
-    """Env steps over which the step size falls (default: 3M for a3c on images, else all)."""
+    """Env steps over which the step size falls (default: 2M for a3c on images, else all)."""
     optimizer: AutoStr = None
     """muon, adam, radam or rmsprop; its statistics are shared by all workers' experience (default: by method)."""
     optimizer_epsilon: AutoFloat = None
@@ -79,7 +79,7 @@ class TrainConfig:
     """a3c: weight of the entropy bonus at the start (default: 0.01)."""
     final_entropy_coefficient: AutoFloat = None
     """a3c: its weight from --entropy-anneal-steps on (default: 0.001 for images, 0.01 for vectors)."""
-    entropy_anneal_steps: int = 2_000_000
+    entropy_anneal_steps: int = 1_500_000
     """a3c: env steps over which the weight of the entropy bonus falls, linearly; at most all."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
