@@ -15,7 +15,7 @@ NAN = float("nan")
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"method": "n-step-qq"}, "did you mean n-step-q"),
-    ({"method": "ppo"}, "one-step-q, n-step-q, a3c"),
+    ({"method": "ppo"}, "one-step-q, one-step-sarsa, n-step-q, a3c"),
     ({"network": "resnet"}, "--network resnet"),
     ({"optimizer": "sgd"}, "--optimizer sgd"),
     ({"correction": "retrace"}, "vtrace, none"),
@@ -54,6 +54,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"learning_rate": NAN}, "--learning-rate"),
     ({"reward_scale": 0.0}, "--reward-scale"),
     ({"report_interval": 0.0}, "--report-interval"),
+    ({"double": True}, "--double and --dueling are for the Q methods"),
+    ({"dueling": True}, "--double and --dueling are for the Q methods"),
+    ({"method": "one-step-sarsa", "double": True}, "--double is for Q-learning"),
+    ({"method": "n-step-q", "double": True, "target_interval": 0}, "--double needs a target network"),
     ({"max_learner_restarts": -1}, "--max-learner-restarts"),
     ({"deterministic": True, "processes": 2}, "--deterministic needs --processes 1, not 2"),
     ({"deterministic": True, "queue_size": 2}, "--deterministic needs --queue-size 1, not 2"),

@@ -135,3 +135,15 @@ def test_every_parameter_learns() -> None:
         logits, values = network(torch.randint(256, (4, *shape)).float())
         (logits.square().sum() + values.square().sum()).backward()
         assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
+
+
+def test_a_dueling_network_adds_advantages_of_mean_zero_to_a_state_value() -> None:
+    torch.manual_seed(1)
+    network = make_network("mlp", "q", VECTOR, 5, True, dueling=True)
+    assert isinstance(network, QNetwork) and network.state_value is not None
+    observations = torch.randn(7, *VECTOR)
+    values, greatest = network(observations)
+    state_value = network.state_value(network.trunk(observations))
+    assert torch.allclose(values.mean(-1, keepdim=True), state_value, atol=1e-6)
+    assert torch.equal(values.amax(-1), greatest)
+    assert values.std() > 0.1

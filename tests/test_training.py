@@ -60,7 +60,9 @@ def assert_nothing_left(group: int, seconds: float) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize(("method", "target"), [("a3c", 450), ("n-step-q", 200), ("one-step-q", 200)])
+@pytest.mark.parametrize(
+    ("method", "target"), [("a3c", 450), ("n-step-q", 200), ("one-step-q", 200), ("one-step-sarsa", 150)]
+)
 def test_method_learns_cartpole(method: str, target: int, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     limits = ["--total-steps", 500_000, "--target-return", target]

@@ -18,8 +18,7 @@ import torch
 from asyncq.config import TrainConfig
 from asyncq.envs import describe
 from asyncq.experience import ExperienceQueue, Fragment, FragmentLayout
-from asyncq.methods import METHODS
-from asyncq.networks import make_network
+from asyncq.methods import network_for
 from asyncq.policies import EpsilonGreedyPolicy
 from asyncq.shared import Array
 from asyncq.status import StatusBoard, WorkerState
@@ -35,9 +34,7 @@ def make_task(**settings: Any) -> tuple[WorkerTask, ExperienceQueue, torch.nn.Mo
     spec = describe(COUNTER, ("tiny_envs",))
     given = {"env": COUNTER, "n_step": STEPS, "batch_size": STEPS, "envs_per_process": ENVS, "gamma": 0.9}
     config = TrainConfig(**{**given, **settings}).resolved("vector", 1)
-    assert config.network
-    heads = METHODS[config.method].HEADS
-    network = make_network(config.network, heads, spec.observation_shape, spec.actions, bool(config.layer_norm))
+    network = network_for(config, spec)
     weights = flatten_parameters(network)
     board = WeightBoard(weights.numel())
     board.publish(weights.numpy(), Snapshot(version=3, env_steps=0))

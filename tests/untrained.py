@@ -9,8 +9,7 @@ import torch
 
 from asyncq.config import TrainConfig
 from asyncq.envs import describe
-from asyncq.methods import METHODS
-from asyncq.networks import make_network
+from asyncq.methods import network_for
 from asyncq.storage.weights_file import TrainedWeights, save_weights
 
 
@@ -19,10 +18,7 @@ def untrained(path: Path, env_id: str, method: str = "a3c", **settings: Any) -> 
     config = TrainConfig(env=env_id, method=method, **settings).resolved(spec.kind, spec.frame_skip)
     spec = spec.resized(config.frame_size)
     torch.manual_seed(0)
-    assert config.network
-    network = make_network(
-        config.network, METHODS[method].HEADS, spec.observation_shape, spec.actions, bool(config.layer_norm)
-    )
+    network = network_for(config, spec)
     parameters = {name: value.numpy() for name, value in network.state_dict().items()}
     save_weights(path, TrainedWeights(parameters, config, spec, {"env_steps": 0}))
     return path

@@ -14,8 +14,8 @@ from torch import Tensor
 from asyncq.envs import EnvironmentSpec, describe, describe_2016, same_task
 from asyncq.errors import UsageError
 from asyncq.flags import OpenFloat, OpenStr
-from asyncq.methods import METHODS
-from asyncq.networks import Outputs, PolicyValueNetwork, QNetwork, make_network
+from asyncq.methods import METHODS, network_for
+from asyncq.networks import Outputs, PolicyValueNetwork, QNetwork
 from asyncq.policies import EpsilonGreedyPolicy, GreedyPolicy, Policy, SoftmaxPolicy
 from asyncq.shared import Array
 from asyncq.storage.files import read_weights_bytes
@@ -129,14 +129,11 @@ class Agent:
 
 def network_of(weights: TrainedWeights, file: Path) -> PolicyValueNetwork | QNetwork:
     """The network with its trained parameters. Raises UsageError if they are another network's."""
-    config, spec = weights.config, weights.spec
-    assert config.network
-    heads = METHODS[config.method].HEADS
-    network = make_network(config.network, heads, spec.observation_shape, spec.actions, bool(config.layer_norm))
+    network = network_for(weights.config, weights.spec)
     try:
         network.load_state_dict({name: torch.as_tensor(value) for name, value in weights.parameters.items()})
     except RuntimeError as error:
-        raise UsageError(f"the tensors in {file} do not fit its network {config.network}") from error
+        raise UsageError(f"the tensors in {file} do not fit its network {weights.config.network}") from error
     return network
 
 

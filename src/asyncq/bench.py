@@ -47,7 +47,7 @@ class BenchConfig:
     env: str = "ALE/Pong-v5"
     """Gymnasium id."""
     method: str = "a3c"
-    """one-step-q, n-step-q or a3c."""
+    """one-step-q, one-step-sarsa, n-step-q or a3c."""
     network: AutoStr = None
     """a3c, nature, impala, small or mlp (default: by method)."""
     device: str = "auto"

@@ -18,7 +18,7 @@ from asyncq.errors import UsageError
 from asyncq.flags import AutoBool, AutoFloat, AutoFloats, AutoInt, AutoStr, OpenFloat, OpenStr, alias
 from asyncq.machine import usable_cores
 
-METHODS = ("one-step-q", "n-step-q", "a3c")
+METHODS = ("one-step-q", "one-step-sarsa", "n-step-q", "a3c")
 OPTIMIZERS = ("rmsprop", "adam", "radam", "muon")
 CORRECTIONS = ("vtrace", "none")
 DEVICES = ("auto", "cpu", "cuda")
@@ -31,7 +31,7 @@ class TrainConfig:
     run's config.json; flags beside it change single ones."""
 
     method: str = "a3c"
-    """one-step-q, n-step-q or a3c."""
+    """one-step-q, one-step-sarsa, n-step-q or a3c."""
     env: Annotated[str, alias("--game")] = "ALE/Pong-v5"
     """Gymnasium id with discrete actions and image or vector observations."""
     imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
@@ -102,6 +102,11 @@ class TrainConfig:
     target_interval: AutoInt = None
     """Q methods: env steps between copies into the target network; 0 for none: the newest weights are the target
     (default: by method)."""
+
+    double: bool = False
+    """Q-learning with a target network: the network itself chooses the action whose value the target network gives."""
+    dueling: bool = False
+    """Q methods: the network's action values are a state value plus each action's advantage."""
 
     queue_size: int = 1
     """Fragments that each worker's lane of the queue holds; the bound on how stale experience can be."""
@@ -204,6 +209,14 @@ class TrainConfig:
     def _check_combinations(self) -> None:
         if self.method == "a3c" and self.target_interval:
             raise UsageError("--target-interval is for the Q methods; a3c has no target network, so leave it out")
+        if self.method == "a3c" and (self.double or self.dueling):
+            raise UsageError(
+                "--double and --dueling are for the Q methods; a3c has no action values, so leave them out"
+            )
+        if self.double and self.method == "one-step-sarsa":
+            raise UsageError("--double is for Q-learning; one-step-sarsa learns of the action taken, so leave it out")
+        if self.double and self.target_interval == 0:
+            raise UsageError("--double needs a target network; give --target-interval, such as 10000")
         if self.method != "a3c" and (self.entropy_coefficient or self.final_entropy_coefficient):
             raise UsageError("--entropy-coefficient is for a3c; the Q methods explore with --epsilon-final instead")
         if self.deterministic and (self.processes or 1) > 1:

@@ -44,6 +44,11 @@ _Q = {
     "max_grad_norm": 10.0, "optimizer": "adam", "optimizer_epsilon": 1e-5,
 }  # fmt: skip
 
+_ONE_STEP_IMAGE = {
+    **_Q, "n_step": 16, "batch_size": 128, "learning_rate": 5e-4, "optimizer_epsilon": 1e-8, "target_interval": 10_000,
+}  # fmt: skip
+_ONE_STEP_VECTOR = {**_Q, "n_step": 8, "batch_size": 64, "learning_rate": 1e-3, "target_interval": 500}
+
 METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("a3c", "image"): {
         **_A3C,
@@ -80,13 +85,8 @@ METHOD_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "optimizer_epsilon": 1e-8,
     },
     ("n-step-q", "vector"): {**_Q, "n_step": 16, "batch_size": 64, "learning_rate": 1e-3, "trace_lambda": 0.9},
-    ("one-step-q", "image"): {
-        **_Q,
-        "n_step": 16,
-        "batch_size": 128,
-        "learning_rate": 5e-4,
-        "optimizer_epsilon": 1e-8,
-        "target_interval": 10_000,
-    },
-    ("one-step-q", "vector"): {**_Q, "n_step": 8, "batch_size": 64, "learning_rate": 1e-3, "target_interval": 500},
+    ("one-step-q", "image"): _ONE_STEP_IMAGE,
+    ("one-step-q", "vector"): _ONE_STEP_VECTOR,
+    ("one-step-sarsa", "image"): _ONE_STEP_IMAGE,
+    ("one-step-sarsa", "vector"): _ONE_STEP_VECTOR,
 }

@@ -19,10 +19,9 @@ from torch import Tensor
 from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec
 from asyncq.experience import ExperienceQueue, Fragment, stack_frames
-from asyncq.methods import METHODS
+from asyncq.methods import METHODS, network_for
 from asyncq.methods.batch import Batch, Samples, shuffled_samples
 from asyncq.monitoring.metrics import Metrics
-from asyncq.networks import make_network
 from asyncq.optimizing import arrays_of, make_optimizer, put_back
 from asyncq.policies import annealed_epsilon
 from asyncq.status import StatusBoard
@@ -81,13 +80,10 @@ class Learner:
     """The network, its optimizer, and the counters of the run."""
 
     def __init__(self, task: LearnerTask) -> None:
-        config, spec = task.config, task.spec
-        assert config.network
+        config = task.config
         self.task, self.config = task, config
         self.method = METHODS[config.method]
-        self.network = make_network(
-            config.network, self.method.HEADS, spec.observation_shape, spec.actions, bool(config.layer_norm)
-        ).to(task.device)
+        self.network = network_for(config, task.spec).to(task.device)
         self.weights = flatten_parameters(self.network)
         self.target = copy.deepcopy(self.network).requires_grad_(False) if config.target_interval else self.network
         self.optimizer = make_optimizer(config, self.network)

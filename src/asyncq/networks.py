@@ -142,25 +142,32 @@ class PolicyValueNetwork(nn.Module):
 
 
 class QNetwork(nn.Module):
-    """Action values `[B, A]`, and the greedy one's value `[B]`."""
+    """Action values `[B, A]`, and the greedy one's value `[B]`.
 
-    def __init__(self, trunk: Trunk, actions: int) -> None:
+    With `dueling` they are a state value plus what each action is better than their mean (Wang et al. 2016, eq. 9).
+    """
+
+    def __init__(self, trunk: Trunk, actions: int, dueling: bool = False) -> None:
         super().__init__()
         self.trunk = trunk
         self.action_values = _orthogonal(nn.Linear(trunk.features, actions), gain=1.0)
+        self.state_value = _orthogonal(nn.Linear(trunk.features, 1), gain=1.0) if dueling else None
 
     def forward(self, observations: Tensor) -> Outputs:
-        values = self.action_values(self.trunk(observations))
+        features = self.trunk(observations)
+        values = self.action_values(features)
+        if self.state_value is not None:
+            values = self.state_value(features) + values - values.mean(-1, keepdim=True)
         return values, values.amax(-1)
 
 
 def make_network(
-    name: str, heads: str, observation_shape: Sequence[int], actions: int, layer_norm: bool
+    name: str, heads: str, observation_shape: Sequence[int], actions: int, layer_norm: bool, dueling: bool = False
 ) -> PolicyValueNetwork | QNetwork:
     """Build network `name` for stacked observations of `observation_shape`, with heads "policy-value" or "q"."""
     trunk, value_trunk = _trunk(name, observation_shape, layer_norm), None
     if heads == "q":
-        return QNetwork(trunk, actions)
+        return QNetwork(trunk, actions, dueling)
     if name == "mlp":  # small, and values of hundreds would drown the policy in a shared one
         value_trunk = _trunk(name, observation_shape, layer_norm)
     return PolicyValueNetwork(trunk, actions, value_trunk)

@@ -21,10 +21,9 @@ from asyncq.envs import EnvironmentSpec, describe, read_kwargs
 from asyncq.experience import ExperienceQueue, FragmentLayout
 from asyncq.learner import LearnerTask
 from asyncq.machine import usable_cores
-from asyncq.methods import METHODS
+from asyncq.methods import network_for
 from asyncq.monitoring.display import Display, chosen, make_display
 from asyncq.monitoring.recorder import Recorder
-from asyncq.networks import make_network
 from asyncq.runs import Run, directory_to_resume, open_run
 from asyncq.status import StatusBoard
 from asyncq.supervisor import LearnerDied, RunFailed, Supervisor
@@ -124,9 +123,8 @@ class Shared:
     @classmethod
     def make(cls, config: TrainConfig, spec: EnvironmentSpec) -> Shared:
         """Raises UsageError if the network cannot take the environment's observations."""
-        assert config.n_step and config.envs_per_process and config.network and config.processes
-        heads = METHODS[config.method].HEADS
-        network = make_network(config.network, heads, spec.observation_shape, spec.actions, bool(config.layer_norm))
+        assert config.n_step and config.envs_per_process and config.processes
+        network = network_for(config, spec)
         layout = FragmentLayout(
             config.n_step, config.envs_per_process, spec.frame_shape, spec.frame_dtype, spec.frame_stack
         )

@@ -12,8 +12,7 @@ import torch
 from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec, make_env, reset_with_seeds
 from asyncq.experience import Fragment, Lane
-from asyncq.methods import METHODS
-from asyncq.networks import make_network
+from asyncq.methods import METHODS, network_for
 from asyncq.policies import EpsilonGreedyPolicy, SoftmaxPolicy, annealed_epsilon, sample_final_epsilons
 from asyncq.status import StatusBoard, WorkerState
 from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
@@ -53,14 +52,12 @@ class Worker:
     """E environments, a policy, and the fragment being filled."""
 
     def __init__(self, task: WorkerTask) -> None:
-        config, spec = task.config, task.spec
-        assert config.envs_per_process and config.n_step and config.network
+        config = task.config
+        assert config.envs_per_process and config.n_step
         self.task = task
         self.steps, self.envs = config.n_step, config.envs_per_process
         self.heads = METHODS[config.method].HEADS
-        self.network = make_network(
-            config.network, self.heads, spec.observation_shape, spec.actions, bool(config.layer_norm)
-        )
+        self.network = network_for(config, task.spec)
         self.weights = flatten_parameters(self.network)
         self.snapshot = Snapshot(version=0, env_steps=0)
         self.begin_games(task.start)

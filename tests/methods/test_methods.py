@@ -15,4 +15,5 @@ def test_every_method_names_its_heads() -> None:
         "a3c": "policy-value",
         "n-step-q": "q",
         "one-step-q": "q",
+        "one-step-sarsa": "q",
     }

@@ -7,8 +7,10 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
-from asyncq.methods import a3c, n_step_q, one_step_q
+from asyncq.envs.spec import EnvironmentSpec
+from asyncq.methods import a3c, n_step_q, one_step_q, one_step_sarsa
 from asyncq.methods.batch import Batch, Samples
+from asyncq.networks import PolicyValueNetwork, QNetwork, make_network
 
 
 class Method(Protocol):
@@ -26,4 +28,17 @@ class Method(Protocol):
         """The scalar loss on samples with their targets, and its parts for the report."""
 
 
-METHODS: dict[str, Method] = {"a3c": a3c, "n-step-q": n_step_q, "one-step-q": one_step_q}
+METHODS: dict[str, Method] = {
+    "a3c": a3c,
+    "n-step-q": n_step_q,
+    "one-step-q": one_step_q,
+    "one-step-sarsa": one_step_sarsa,
+}
+
+
+def network_for(config: TrainConfig, spec: EnvironmentSpec) -> PolicyValueNetwork | QNetwork:
+    """The network that `config` describes, with its method's heads. Raises UsageError if the frames are too small."""
+    assert config.network
+    heads = METHODS[config.method].HEADS
+    normalised = bool(config.layer_norm)
+    return make_network(config.network, heads, spec.observation_shape, spec.actions, normalised, config.dueling)

@@ -1,11 +1,11 @@
-"""The loss that all Q methods share; they differ in their targets."""
+"""What the Q methods share: the loss, and the values that Q-learning bootstraps from."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
-from asyncq.methods.batch import Samples, chosen
+from asyncq.methods.batch import Samples, chosen, outputs
 
 
 def squared_error(network: nn.Module, samples: Samples, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
@@ -14,3 +14,13 @@ def squared_error(network: nn.Module, samples: Samples, config: TrainConfig) -> 
     value = chosen(values.float(), samples.actions)
     error = 0.5 * (samples.targets["values"] - value).square().mean()
     return error, {"value": error.detach(), "mean_q": value.mean().detach()}
+
+
+def bootstrap_values(network: nn.Module, target_network: nn.Module, observations: Tensor, double: bool) -> Tensor:
+    """The target network's greatest action value for `observations[T, E, ...]`, `[T, E]`.
+
+    With `double` it is the target network's value of the action that the network itself thinks best: whoever chooses
+    does not judge as well (van Hasselt et al. 2016, eq. 4).
+    """
+    values, greatest = outputs(target_network, observations)
+    return chosen(values, outputs(network, observations)[0].argmax(-1)) if double else greatest

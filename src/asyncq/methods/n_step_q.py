@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
-from asyncq.methods.action_values import squared_error
-from asyncq.methods.batch import Batch, outputs
+from asyncq.methods.action_values import bootstrap_values, squared_error
+from asyncq.methods.batch import Batch
 from asyncq.methods.returns import lambda_returns
 
 HEADS = "q"
@@ -14,7 +14,7 @@ loss = squared_error
 
 
 def targets(network: nn.Module, target_network: nn.Module, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
-    """lambda-returns that bootstrap from the target network's greatest action value, `[T, E]`."""
-    _, greatest = outputs(target_network, batch.observations[1:])
+    """lambda-returns that bootstrap from the values of the next observations, `[T, E]`."""
+    following = bootstrap_values(network, target_network, batch.observations[1:], config.double)
     assert config.trace_lambda is not None
-    return {"values": lambda_returns(batch.rewards, batch.discounts, batch.mask, greatest, config.trace_lambda)}
+    return {"values": lambda_returns(batch.rewards, batch.discounts, batch.mask, following, config.trace_lambda)}

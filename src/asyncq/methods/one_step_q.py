@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
-from asyncq.methods.action_values import squared_error
-from asyncq.methods.batch import Batch, outputs
+from asyncq.methods.action_values import bootstrap_values, squared_error
+from asyncq.methods.batch import Batch
 from asyncq.methods.returns import one_step_targets
 
 HEADS = "q"
@@ -14,6 +14,6 @@ loss = squared_error
 
 
 def targets(network: nn.Module, target_network: nn.Module, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
-    """Reward plus the target network's greatest action value of the next observation, `[T, E]`."""
-    _, greatest = outputs(target_network, batch.observations[1:])
-    return {"values": one_step_targets(batch.rewards, batch.discounts, greatest)}
+    """Reward plus the value of the next observation, `[T, E]`."""
+    following = bootstrap_values(network, target_network, batch.observations[1:], config.double)
+    return {"values": one_step_targets(batch.rewards, batch.discounts, following)}

@@ -1,0 +1,36 @@
+"""Action values: what Q-learning bootstraps from, single and double."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from q_network import LinearQ, make_batch
+
+from asyncq.config import TrainConfig
+from asyncq.methods import METHODS
+from asyncq.methods.action_values import bootstrap_values
+
+
+def test_the_target_network_values_its_own_best_action_or_with_double_the_networks() -> None:
+    network, target, observations = LinearQ(), LinearQ(), make_batch().observations
+    with torch.no_grad():
+        values = target(observations)[0]
+        best = network(observations)[0].argmax(-1, keepdim=True)
+    assert (best.squeeze(-1) != values.argmax(-1)).any()
+    assert torch.equal(bootstrap_values(network, target, observations, double=False), values.amax(-1))
+    assert torch.equal(
+        bootstrap_values(network, target, observations, double=True), values.gather(-1, best).squeeze(-1)
+    )
+
+
+@pytest.mark.parametrize("method", ["one-step-q", "n-step-q"])
+def test_double_lowers_targets_and_never_raises_them(method: str) -> None:
+    network, target, batch = LinearQ(), LinearQ(), make_batch()
+    config = TrainConfig(method=method, env="CartPole-v1", target_interval=100).resolved("vector", 1)
+    single = METHODS[method].targets(network, target, batch, config)["values"]
+    double = METHODS[method].targets(network, target, batch, dataclasses.replace(config, double=True))["values"]
+    decisions = batch.mask > 0
+    assert (double <= single + 1e-6)[decisions].all()
+    assert (double < single - 1e-3)[decisions].any()
