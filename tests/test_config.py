@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from asyncq.config import METHODS, TrainConfig
+from asyncq.defaults import PRESETS
 from asyncq.errors import UsageError
 
 NAN = float("nan")
@@ -16,6 +17,7 @@ NAN = float("nan")
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"method": "n-step-qq"}, "did you mean n-step-q"),
     ({"method": "ppo"}, "one-step-q, one-step-sarsa, n-step-q, a3c"),
+    ({"preset": "slow"}, "fast, paper"),
     ({"network": "resnet"}, "--network resnet"),
     ({"optimizer": "sgd"}, "--optimizer sgd"),
     ({"correction": "retrace"}, "vtrace, none"),
@@ -127,6 +129,25 @@ def test_resolved_changes_nothing_that_was_given(method: str) -> None:
     }
     config = TrainConfig(**given).resolved("image", 4)
     assert {name: getattr(config, name) for name in given} == given
+
+
+@pytest.mark.parametrize("kind", ["image", "vector"])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_papers_preset_fills_in_the_same_settings_as_the_fast_one(method: str, kind: str) -> None:
+    fast, paper = (TrainConfig(preset=preset, method=method).resolved(kind, 4) for preset in PRESETS)
+    for field in dataclasses.fields(fast):
+        if field.name not in ("learning_rate_anneal_steps", "epsilon_anneal_frames"):
+            assert (getattr(fast, field.name) is None) == (getattr(paper, field.name) is None), field.name
+    assert paper.learning_rate_at(paper.total_steps // 2) == pytest.approx(3.5e-4)
+    assert (paper.optimizer, paper.n_step, paper.batch_size, paper.passes) == ("rmsprop", 5, 5, 1)
+    assert paper.network == ("a3c" if kind == "image" else "mlp")
+    assert paper.target_interval == (0 if method == "a3c" else 10_000)
+    assert paper.entropy_coefficient_at(9_000_000) == (0.01 if method == "a3c" else 0)
+
+
+def test_a_flag_wins_over_the_preset() -> None:
+    config = TrainConfig(preset="paper", n_step=20, correction="vtrace", learning_rate=1e-4).resolved("image", 4)
+    assert (config.n_step, config.correction, config.learning_rate, config.policy_clip) == (20, "vtrace", 1e-4, 0)
 
 
 @pytest.mark.parametrize(("network", "size"), [("a3c", 84), ("nature", 84), ("small", 42)])

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from asyncq.defaults import METHOD_DEFAULTS, NETWORK_DEFAULTS, SHARED_DEFAULTS
+from asyncq.defaults import NETWORK_DEFAULTS, PRESETS, open_settings
 from asyncq.errors import UsageError
 from asyncq.flags import AutoBool, AutoFloat, AutoFloats, AutoInt, AutoStr, OpenFloat, OpenStr, alias
 from asyncq.machine import usable_cores
@@ -32,6 +32,8 @@ class TrainConfig:
 
     method: str = "a3c"
     """one-step-q, one-step-sarsa, n-step-q or a3c."""
+    preset: str = "fast"
+    """What the settings that are left open are: fast, the best known here, or paper, those of Mnih et al. 2016."""
     env: Annotated[str, alias("--game")] = "ALE/Pong-v5"
     """Gymnasium id with discrete actions and image or vector observations."""
     imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
@@ -79,16 +81,17 @@ class TrainConfig:
     """a3c: weight of the entropy bonus at the start (default: 0.01)."""
     final_entropy_coefficient: AutoFloat = None
     """a3c: its weight from --entropy-anneal-steps on (default: 0.001 for images, 0.01 for vectors)."""
-    entropy_anneal_steps: int = 1_500_000
-    """a3c: env steps over which the weight of the entropy bonus falls, linearly; at most all."""
+    entropy_anneal_steps: AutoInt = None
+    """a3c: env steps over which the weight of the entropy bonus falls, linearly; at most all (default: 1.5M)."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
     normalise_advantages: AutoBool = None
     """a3c: scale the advantages of each batch to mean 0 and standard deviation 1 (default: for vectors)."""
-    policy_clip: float = 0.2
-    """a3c: how far an update may move the policy, as in PPO, before a step stops counting; 0 for no limit."""
-    correction: str = "vtrace"
-    """a3c: correction for fragments played with older weights: vtrace or none."""
+    policy_clip: AutoFloat = None
+    """a3c: how far an update may move the policy, as in PPO, before a step stops counting; 0 for no limit (default:
+    0.2)."""
+    correction: AutoStr = None
+    """a3c: correction for fragments played with older weights: vtrace or none (default: vtrace)."""
 
     epsilon_initial: float = 1.0
     """Q methods: share of random actions at the start."""
@@ -157,7 +160,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot work. Raises UsageError with the reason."""
         _choice("--method", self.method, METHODS)
-        _choice("--correction", self.correction, CORRECTIONS)
+        _choice("--preset", self.preset, PRESETS)
+        if self.correction is not None:
+            _choice("--correction", self.correction, CORRECTIONS)
         _choice("--device", self.device, DEVICES)
         if self.precision is not None:
             _choice("--precision", self.precision, PRECISIONS)
@@ -166,22 +171,22 @@ class TrainConfig:
         if self.optimizer is not None:
             _choice("--optimizer", self.optimizer, OPTIMIZERS)
         for name in (
-            "keep", "total_steps", "queue_size", "publish_interval", "save_interval", "entropy_anneal_steps",
+            "keep", "total_steps", "queue_size", "publish_interval", "save_interval",
         ):  # fmt: skip
             _at_least(name, getattr(self, name), 1)
         for name in (
             "processes", "envs_per_process", "n_step", "batch_size", "passes", "frame_stack", "frame_size",
-            "frame_skip", "learning_rate_anneal_steps",
+            "frame_skip", "learning_rate_anneal_steps", "entropy_anneal_steps",
         ):  # fmt: skip
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
         for name in (
             "max_grad_norm", "reward_clip", "target_interval", "entropy_coefficient", "final_entropy_coefficient",
-            "final_learning_rate", "optimizer_epsilon", "epsilon_anneal_frames",
+            "final_learning_rate", "optimizer_epsilon", "epsilon_anneal_frames", "policy_clip",
         ):  # fmt: skip
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 0)
-        for name in ("seed", "value_coefficient", "policy_clip", "max_restarts", "max_learner_restarts"):
+        for name in ("seed", "value_coefficient", "max_restarts", "max_learner_restarts"):
             _at_least(name, getattr(self, name), 0)
         for name in ("gamma", "trace_lambda", "epsilon_initial"):
             value = getattr(self, name)
@@ -237,6 +242,7 @@ class TrainConfig:
 
     def entropy_coefficient_at(self, env_steps: int) -> float:
         """Weight of the entropy bonus after `env_steps`."""
+        assert self.entropy_anneal_steps
         steps = self.entropy_anneal_steps
         return self._falling(self.entropy_coefficient, self.final_entropy_coefficient, env_steps, steps)
 
@@ -262,7 +268,7 @@ class TrainConfig:
 
         Raises UsageError where a default and a given value cannot work together.
         """
-        defaults = {**SHARED_DEFAULTS[kind], **METHOD_DEFAULTS[self.method, kind], "frame_skip": frame_skip}
+        defaults = {**open_settings(self.preset, self.method, kind), "frame_skip": frame_skip}
         defaults["processes"] = 1 if self.deterministic else usable_cores()
         defaults |= NETWORK_DEFAULTS[self.network or defaults["network"]]
         for name in ("learning_rate", "entropy_coefficient"):  # one that is given may lie below its default end

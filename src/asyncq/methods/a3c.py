@@ -31,6 +31,7 @@ def targets(network: nn.Module, target_network: nn.Module, batch: Batch, config:
 
 def loss(network: nn.Module, samples: Samples, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """Policy gradient, value error and entropy bonus: the scalar loss, and its parts for the report."""
+    assert config.policy_clip is not None
     logits, values = network(samples.observations)
     log_probs = logits.float().log_softmax(-1)
     log_ratios = chosen(log_probs, samples.actions) - samples.targets["log_probs"]
