@@ -6,10 +6,10 @@ STAMP := .venv/.installed
 BEGAN := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check demo clean
+.PHONY: help setup test check demo image-check clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## create .venv and install asyncq into it, with all that developing needs
 
@@ -39,6 +39,11 @@ demo: setup ## train Pong without sticky actions, measure the agent over 30 game
 	echo "weights: $$best"; \
 	echo "video:   $$run/pong.mp4"; \
 	echo "time:    $$((seconds / 60)) min $$((seconds % 60)) s from make demo to here"
+
+image-check: ## build the image with Docker, and train, evaluate and record in it
+	docker build -t asyncq .
+	docker run --rm --interactive --entrypoint sh asyncq -s < docker/check.sh
+	docker image ls asyncq
 
 clean: ## remove .venv, build output and caches; runs/ stays
 	rm -rf .venv build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
