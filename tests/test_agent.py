@@ -81,3 +81,11 @@ def test_flags_of_other_weights_are_refused(
 def test_settings_that_cannot_be_are_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         AgentConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_a_network_of_the_users_own_runs_only_if_its_module_is_trusted(tmp_path: Path) -> None:
+    path = str(untrained(tmp_path / "w.h5", "CartPole-v1", network="tiny_envs:Flat"))
+    with pytest.raises(UsageError, match="add --import tiny_envs if you trust it"):
+        Agent(AgentConfig(path=path))
+    agent = Agent(AgentConfig(path=path, imports=("tiny_envs",)))
+    assert agent.consider(np.zeros((3, 4), np.float32))[0].shape == (3, 2)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from asyncq.errors import UsageError
 from asyncq.networks import ImageNorm, PolicyValueNetwork, QNetwork, make_network
+from asyncq.optimizing import hidden_weights
 
 IMAGE, VECTOR = (4, 84, 84), (6,)
 NETWORKS = [
@@ -147,3 +150,27 @@ def test_a_dueling_network_adds_advantages_of_mean_zero_to_a_state_value() -> No
     assert torch.allclose(values.mean(-1, keepdim=True), state_value, atol=1e-6)
     assert torch.equal(values.amax(-1), greatest)
     assert values.std() > 0.1
+
+
+@pytest.mark.parametrize("shape", [IMAGE, VECTOR])
+@pytest.mark.parametrize("heads", ["policy-value", "q"])
+def test_a_users_own_trunk_gets_the_heads_of_the_method(shape: tuple[int, ...], heads: str) -> None:
+    network = make_network("tiny_envs:Flat", heads, shape, 5, False)
+    observations = torch.zeros(3, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.float32)
+    first, second = network(observations)
+    assert (first.shape, second.shape) == ((3, 5), (3,))
+    assert [weight.shape for weight in hidden_weights(network)] == [(7, math.prod(shape))]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("no_such_module:Net", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("tiny_envs:Missing", "AttributeError"),
+        ("tiny_envs:nothing", "RuntimeError: no network today"),
+        ("tiny_envs:Wide", r"gives \[2, 7\] for 2 observations; it must give \[B, 3\]"),
+    ],
+)
+def test_own_trunks_that_cannot_work_are_refused(path: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        make_network(path, "q", VECTOR, 5, False)

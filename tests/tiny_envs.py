@@ -1,5 +1,5 @@
-"""Tiny environments that the tests register: pictures, vectors counted from action 5, actions and observations
-that cannot be learned, and one that fails."""
+"""What users bring, for the tests to name: tiny environments (pictures, vectors counted from action 5, actions and
+observations that cannot be learned, one that fails) and networks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from torch import Tensor, nn
 
 PIXELS = "AsyncqTest/Pixels-v0"
 COUNTER = "AsyncqTest/Counter-v0"
@@ -115,3 +116,27 @@ for _name, _class in (
 ):
     if _name not in gym.registry:
         gym.register(_name, entry_point=f"{__name__}:{_class.__name__}", disable_env_checker=True)
+
+
+class Flat(nn.Module):
+    """One hidden layer over whatever is observed."""
+
+    features = 7
+
+    def __init__(self, shape: tuple[int, ...], layer_norm: bool) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), 7), nn.Tanh())
+
+    def forward(self, observations: Tensor) -> Tensor:
+        features: Tensor = self.layers(observations.float())
+        return features
+
+
+class Wide(Flat):
+    """Says that it gives fewer features than it does."""
+
+    features = 3
+
+
+def nothing(shape: tuple[int, ...], layer_norm: bool) -> Tensor:
+    raise RuntimeError("no network\ntoday")

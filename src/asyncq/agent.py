@@ -21,6 +21,7 @@ from asyncq.shared import Array
 from asyncq.storage.files import read_weights_bytes
 from asyncq.storage.keras_file import is_keras_file, load_keras
 from asyncq.storage.keras_layout import BACKENDS, DATA_FORMATS
+from asyncq.storage.state_file import SEAL as STATE_SEAL
 from asyncq.storage.weights_file import TrainedWeights, load_weights
 
 EPSILON = 0.001
@@ -38,6 +39,8 @@ class WeightsConfig:
     env: Annotated[OpenStr, tyro.conf.arg(aliases=["--game"])] = None
     """Another id of the same task, say with other sticky actions (default: the one trained on; Keras files: the
     Breakout-v0 of 2016, which is today's Breakout-v4)."""
+    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    """Modules that register third-party environments, or hold the network."""
     keras_backend: OpenStr = None
     """Keras files: the backend that trained them, theano or tensorflow (default: what the file says; Keras 1 does not
     say, and is taken for theano)."""
@@ -65,7 +68,10 @@ def read_weights(config: WeightsConfig) -> TrainedWeights:
     """The weights that `config` names, whoever wrote them. Raises UsageError if they cannot be read."""
     if config.file.suffix in (".safetensors", ".onnx"):
         raise UsageError(f"{config.file} can be written but not read; use the .h5 that it was made from")
-    if is_keras_file(read_weights_bytes(config.file)):
+    content = read_weights_bytes(config.file)
+    if STATE_SEAL.is_on(content):
+        raise UsageError(f"{config.file} is the state of a training; its weights are in latest.h5 and best.h5 of the run")
+    if is_keras_file(content):
         return load_keras(config.file, config.env, config.keras_backend, config.keras_data_format)
     for flag, value in (("--keras-backend", config.keras_backend), ("--keras-data-format", config.keras_data_format)):
         if value is not None:
@@ -77,8 +83,6 @@ def read_weights(config: WeightsConfig) -> TrainedWeights:
 class AgentConfig(WeightsConfig):
     """Which weights, and how they choose actions."""
 
-    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
-    """Modules that register third-party environments."""
     seed: int = 1000
     """Seed of the first game; the following games count up from it."""
     greedy: bool = False
@@ -108,7 +112,7 @@ class Agent:
         self.trained, self.facts = weights.config, weights.facts
         self.spec = playing_spec(weights.spec, config.env, config.imports)
         self.heads = METHODS[weights.config.method].HEADS
-        self.network = network_of(weights, config.file)
+        self.network = network_of(weights, config.file, config.imports)
         self.policy, self.policy_name = _policy(self.heads, config)
 
     def consider(self, observations: Array) -> Outputs:
@@ -127,8 +131,11 @@ class Agent:
         return outputs[0].softmax(-1) if self.heads == "policy-value" else outputs[0]
 
 
-def network_of(weights: TrainedWeights, file: Path) -> PolicyValueNetwork | QNetwork:
-    """The network with its trained parameters. Raises UsageError if they are another network's."""
+def network_of(weights: TrainedWeights, file: Path, imports: tuple[str, ...] = ()) -> PolicyValueNetwork | QNetwork:
+    """The network with its trained parameters. Raises UsageError if they are another's, or the module is not trusted."""
+    module, colon, _ = (weights.config.network or "").partition(":")
+    if colon and module not in imports:  # a file alone must not make us run code
+        raise UsageError(f"{file} has a network from {module}; add --import {module} if you trust it")
     network = network_for(weights.config, weights.spec)
     try:
         network.load_state_dict({name: torch.as_tensor(value) for name, value in weights.parameters.items()})

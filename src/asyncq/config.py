@@ -123,7 +123,8 @@ class TrainConfig:
     """Atari: learn as if losing a life ended the episode; play and report full games all the same."""
 
     network: AutoStr = None
-    """a3c (the paper's), nature, impala or small for images, mlp for vectors (default: by method)."""
+    """a3c (the paper's), nature, impala or small for images, mlp for vectors; or your own, as MODULE:CLASS (default: by
+    method)."""
     layer_norm: AutoBool = None
     """Normalise the activations of every hidden layer (default: not for a3c on vectors)."""
     frame_stack: AutoInt = None
@@ -166,8 +167,8 @@ class TrainConfig:
         _choice("--device", self.device, DEVICES)
         if self.precision is not None:
             _choice("--precision", self.precision, PRECISIONS)
-        if self.network is not None:
-            _choice("--network", self.network, NETWORK_DEFAULTS)
+        if self.network is not None and ":" not in self.network:
+            _choice("--network", self.network, (*NETWORK_DEFAULTS, "MODULE:CLASS"))
         if self.optimizer is not None:
             _choice("--optimizer", self.optimizer, OPTIMIZERS)
         for name in (
@@ -270,12 +271,13 @@ class TrainConfig:
         """
         defaults = {**open_settings(self.preset, self.method, kind), "frame_skip": frame_skip}
         defaults["processes"] = 1 if self.deterministic else usable_cores()
-        defaults |= NETWORK_DEFAULTS[self.network or defaults["network"]]
+        own = {"frame_size": 84} if kind == "image" else {}
+        defaults |= NETWORK_DEFAULTS.get(self.network or defaults["network"], own)
         for name in ("learning_rate", "entropy_coefficient"):  # one that is given may lie below its default end
             if getattr(self, name) is not None:
                 defaults[f"final_{name}"] = min(getattr(self, name), defaults[f"final_{name}"])
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
-        if kind == "vector" and self.network not in (None, "mlp"):
+        if kind == "vector" and self.network in NETWORK_DEFAULTS and self.network != "mlp":
             raise UsageError(f"--network {self.network} takes images, but {self.env} gives vectors; use --network mlp")
         if kind == "image" and self.network == "mlp":
             raise UsageError(

@@ -65,7 +65,7 @@ def convert(config: ConvertConfig) -> int:
         elif kind == "safetensors":
             save_safetensors(path, weights)
         else:
-            difference = save_onnx(path, weights, network_of(weights, config.file))
+            difference = save_onnx(path, weights, network_of(weights, config.file, config.imports))
             said = f"; onnxruntime's outputs differ from ours by at most {difference:.1g}"
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from typing import TypeVar
@@ -164,7 +165,10 @@ class QNetwork(nn.Module):
 def make_network(
     name: str, heads: str, observation_shape: Sequence[int], actions: int, layer_norm: bool, dueling: bool = False
 ) -> PolicyValueNetwork | QNetwork:
-    """Build network `name` for stacked observations of `observation_shape`, with heads "policy-value" or "q"."""
+    """Build network `name` for stacked observations of `observation_shape`, with heads "policy-value" or "q".
+
+    Raises UsageError if frames are too small for it, or if `name` is `MODULE:CLASS` and that is no network.
+    """
     trunk, value_trunk = _trunk(name, observation_shape, layer_norm), None
     if heads == "q":
         return QNetwork(trunk, actions, dueling)
@@ -174,12 +178,35 @@ def make_network(
 
 
 def _trunk(name: str, shape: Sequence[int], layer_norm: bool) -> Trunk:
+    if ":" in name:
+        return own_trunk(name, shape, layer_norm)
     if name == "mlp":
         return DenseTrunk(shape, 64, layer_norm)
     if name == "impala":
         return ResidualTrunk(shape, (16, 32, 32), 256, layer_norm)
     layers, features = CONVOLUTIONS[name]
     return ConvolutionalTrunk(shape, layers, features, layer_norm)
+
+
+def own_trunk(path: str, shape: Sequence[int], layer_norm: bool) -> Trunk:
+    """The user's trunk `MODULE:CLASS`, made as `CLASS(shape, layer_norm)`. Raises UsageError if it is none.
+
+    It takes observations `[B, *shape]`, uint8 if they are images, float32 if vectors, and gives float `[B, features]`,
+    with that number in its attribute `features`.
+    """
+    module, _, name = path.partition(":")
+    try:
+        trunk = getattr(importlib.import_module(module), name)(tuple(shape), layer_norm)
+        with torch.no_grad():
+            found = trunk(torch.zeros(2, *shape, dtype=torch.uint8 if len(shape) > 1 else torch.float32)).shape
+    except Exception as error:  # it is the user's code: anything may go wrong
+        raise UsageError(f"--network {path} fails: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    if not isinstance(trunk, nn.Module) or list(found) != [2, getattr(trunk, "features", None)]:
+        wanted = f"[B, {getattr(trunk, 'features', 'features')}]"
+        raise UsageError(
+            f"--network {path} gives {list(found)} for 2 observations; it must give {wanted}, a torch module"
+        )
+    return trunk  # type: ignore[return-value]
 
 
 def _orthogonal(layer: Layer, gain: float = math.sqrt(2)) -> Layer:
