@@ -10,6 +10,8 @@ import pytest
 
 from asyncq.cli import run
 from asyncq.errors import UsageError
+from asyncq.storage.state_file import TrainingState, save_state
+from untrained import untrained
 
 
 def asyncq(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -78,6 +80,12 @@ def test_weights_of_another_kind_are_refused(content: bytes, tmp_path: Path) -> 
         run(["evaluate", str(path)])
 
 
+def test_a_state_file_is_told_from_a_weights_file(tmp_path: Path) -> None:
+    save_state(tmp_path, TrainingState({}, {"env_steps": 7}), keep=1)
+    with pytest.raises(UsageError, match="is the state of a training"):
+        run(["info", str(tmp_path / "state" / "7.h5")])
+
+
 def test_foreign_hdf5_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         file["x"] = 1
@@ -101,3 +109,11 @@ def test_help_lists_every_flag_with_both_spellings(capsys: pytest.CaptureFixture
         "--epsilon-final",
     ):
         assert flag in text
+
+
+def test_a_result_that_cannot_be_printed_is_one_line_and_status_2(tmp_path: Path) -> None:
+    weights = untrained(tmp_path / "w.h5", "CartPole-v1")
+    command = [sys.executable, "-m", "asyncq", "info", str(weights)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (2, "asyncq: cannot print the result: No space left on device\n")

@@ -70,7 +70,7 @@ def read_weights(config: WeightsConfig) -> TrainedWeights:
         raise UsageError(f"{config.file} can be written but not read; use the .h5 that it was made from")
     content = read_weights_bytes(config.file)
     if STATE_SEAL.is_on(content):
-        raise UsageError(f"{config.file} is the state of a training; its weights are in latest.h5 and best.h5 of the run")
+        raise UsageError(f"{config.file} is the state of a training; its weights are in the run's latest.h5, best.h5")
     if is_keras_file(content):
         return load_keras(config.file, config.env, config.keras_backend, config.keras_data_format)
     for flag, value in (("--keras-backend", config.keras_backend), ("--keras-data-format", config.keras_data_format)):
@@ -132,7 +132,7 @@ class Agent:
 
 
 def network_of(weights: TrainedWeights, file: Path, imports: tuple[str, ...] = ()) -> PolicyValueNetwork | QNetwork:
-    """The network with its trained parameters. Raises UsageError if they are another's, or the module is not trusted."""
+    """The network with its trained parameters. Raises UsageError if they are another's, or the module's not trusted."""
     module, colon, _ = (weights.config.network or "").partition(":")
     if colon and module not in imports:  # a file alone must not make us run code
         raise UsageError(f"{file} has a network from {module}; add --import {module} if you trust it")

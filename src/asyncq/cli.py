@@ -41,7 +41,9 @@ USAGE = "usage: asyncq COMMAND [FLAGS]\n\ncommands:\n" + "\n".join(
 def main() -> None:
     """Run the command line and exit; UsageError becomes one line on stderr and status 2."""
     try:
-        sys.exit(run(sys.argv[1:]))
+        status = run(sys.argv[1:])
+        _flush()
+        sys.exit(status)
     except UsageError as error:
         print("asyncq:", str(error).replace("\n", " "), file=sys.stderr)
         sys.exit(2)
@@ -50,6 +52,17 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _flush() -> None:
+    """Write what was printed. Raises UsageError if it cannot be."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise UsageError(f"cannot print the result: {error.strerror}") from error
 
 
 def run(arguments: Sequence[str]) -> int:

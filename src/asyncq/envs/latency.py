@@ -26,8 +26,8 @@ class Latency(gym.Env[np.ndarray[Any, Any], np.int64]):
     """Shows a bit, and pays 1 for naming it; every step lasts `seconds`."""
 
     def __init__(self, seconds: float = 0.005) -> None:
-        if not seconds >= 0:
-            raise ValueError(f"seconds is {seconds}; it must be at least 0")
+        if not (isinstance(seconds, int | float) and seconds >= 0):
+            raise ValueError(f"seconds is {seconds}; it must be a number, at least 0")
         self.seconds = seconds
         self.observation_space = gym.spaces.Box(0, 1, (1,), np.float32)
         self.action_space = gym.spaces.Discrete(2)
