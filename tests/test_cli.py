@@ -116,4 +116,4 @@ def test_a_result_that_cannot_be_printed_is_one_line_and_status_2(tmp_path: Path
     command = [sys.executable, "-m", "asyncq", "info", str(weights)]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (2, "asyncq: cannot print the result: No space left on device\n")
+    assert (done.returncode, done.stderr) == (2, "asyncq: the result cannot be written: No space left on device\n")

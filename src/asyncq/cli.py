@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import errno
 import io
 import itertools
 import os
@@ -42,7 +43,7 @@ def main() -> None:
     """Run the command line and exit; UsageError becomes one line on stderr and status 2."""
     try:
         status = run(sys.argv[1:])
-        _flush()
+        sys.stdout.flush()
         sys.exit(status)
     except UsageError as error:
         print("asyncq:", str(error).replace("\n", " "), file=sys.stderr)
@@ -50,19 +51,14 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("asyncq: the result cannot be written:", error.strerror, file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _flush() -> None:
-    """Write what was printed. Raises UsageError if it cannot be."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise UsageError(f"cannot print the result: {error.strerror}") from error
 
 
 def run(arguments: Sequence[str]) -> int:
