@@ -69,13 +69,19 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonalised(matrix.mT).mT
-    linear, cubic, quintic = COEFFICIENTS
     matrix = matrix / (matrix.norm() + 1e-7)
     gram = matrix @ matrix.mT
-    product = torch.eye(len(gram), device=gram.device)
-    for _ in range(ROUNDS):
-        factor = torch.addmm(gram, gram, gram, beta=cubic, alpha=quintic)
-        factor.diagonal().add_(linear)
-        product = factor @ product
+    factor = product = _polynomial(gram)
+    for _ in range(ROUNDS - 1):
         gram = factor @ gram @ factor
+        factor = _polynomial(gram)
+        product = factor @ product
     return product @ matrix
+
+
+def _polynomial(gram: Tensor) -> Tensor:
+    """a + b G + c G^2, which times X is one round's a X + b (X X') X + c (X X')^2 X."""
+    linear, cubic, quintic = COEFFICIENTS
+    factor = torch.addmm(gram, gram, gram, beta=cubic, alpha=quintic)
+    factor.diagonal().add_(linear)
+    return factor
