@@ -60,6 +60,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"dueling": True}, "--double and --dueling are for the Q methods"),
     ({"method": "one-step-sarsa", "double": True}, "--double is for Q-learning"),
     ({"method": "n-step-q", "double": True, "target_interval": 0}, "--double needs a target network"),
+    ({"run_dir": ""}, "--run-dir is empty"),
     ({"max_learner_restarts": -1}, "--max-learner-restarts"),
     ({"deterministic": True, "processes": 2}, "--deterministic needs --processes 1, not 2"),
     ({"deterministic": True, "queue_size": 2}, "--deterministic needs --queue-size 1, not 2"),

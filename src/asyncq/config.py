@@ -231,6 +231,8 @@ class TrainConfig:
             raise UsageError(
                 f"--deterministic needs --queue-size 1, not {self.queue_size}: worker and learner take turns"
             )
+        if self.run_dir == "":
+            raise UsageError("--run-dir is empty; give it a directory, or leave it out")
         for name in ("learning_rate", "entropy_coefficient"):
             start, end = getattr(self, name), getattr(self, f"final_{name}")
             if start is not None and end is not None and end > start:
