@@ -135,13 +135,17 @@ class WorkerPlace:
         return self._due < float("inf")
 
     def clear(self) -> None:
-        """End the process, and let the next be due: at once, or after a pause if it keeps failing before it plays."""
+        """End the process, and let the next be due: after a pause if it keeps failing before it plays, else at once.
+
+        A worker that was killed has not failed: waiting would not help the next one.
+        """
+        was_killed = (self.process.exitcode or 0) < 0
         self.process.kill()
         self.process.join(LONGEST_PAUSE)  # one that a broken disk or driver holds in the kernel dies later
         self.errors.close()
         self._status.set_state(self.task.index, WorkerState.DEAD)
         has_played = self._status.env_steps(self.task.index) > self._played
-        self._failures = 0 if has_played else self._failures + 1
+        self._failures = 0 if has_played or was_killed else self._failures + 1
         self._due = time.monotonic() + min(LONGEST_PAUSE, 2.0 ** min(self._failures, 10) - 1)
 
     def fill_when_due(self) -> None:
