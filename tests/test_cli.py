@@ -117,3 +117,11 @@ def test_a_result_that_cannot_be_printed_is_one_line_and_status_2(tmp_path: Path
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (2, "asyncq: the result cannot be written: No space left on device\n")
+
+
+def test_another_method_than_that_of_the_configuration_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"method": "a3c", "entropy_coefficient": 0.01}')
+    with pytest.raises(UsageError, match=r"--config .* has what a3c chose; for n-step-q start without --config"):
+        run(["train", "--config", str(tmp_path / "config.json"), "--method", "n-step-q"])
+    with pytest.raises(UsageError, match="--method cannot change when a run goes on"):
+        run(["train", "--resume", str(tmp_path), "--method", "n-step-q"])

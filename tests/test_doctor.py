@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 
@@ -53,6 +55,10 @@ def test_space_for_the_run_directory(
 
 def test_a_training_refuses_what_is_hopeless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     refuse_hopeless(tmp_path, 2)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(UsageError, match=r"run directory: .* cannot be written"):
+
+    def refuse(dir: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(UsageError, match=r"run directory: .* cannot be written: Permission denied"):
         refuse_hopeless(tmp_path, 2)

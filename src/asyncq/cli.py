@@ -96,16 +96,23 @@ def base_of(config: str | None, flags: list[str]) -> TrainConfig | None:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--resume", nargs="?")
     finder.add_argument("--run-dir", "--run_dir", nargs="?")
+    finder.add_argument("--method", nargs="?")
     found, _ = finder.parse_known_args(flags)
     if directory := directory_to_resume(found.resume, found.run_dir):
         if config is not None and found.resume != "auto":
             raise UsageError("--resume takes the run's own configuration; leave --config out")
-        return read_config(directory / "config.json", f"{directory / 'config.json'}")
+        base = read_config(directory / "config.json", f"{directory / 'config.json'}")
+        if found.method not in (None, base.method):
+            raise UsageError(f"--method cannot change when a run goes on: in {directory} it is {base.method}")
+        return base
     if config is None:
         return None
     if not config:
         raise UsageError("--config needs the path of a config.json")
-    return read_config(Path(config), f"--config {config}")
+    base = read_config(Path(config), f"--config {config}")
+    if found.method not in (None, base.method):
+        raise UsageError(f"--config {config} has what {base.method} chose; for {found.method} start without --config")
+    return base
 
 
 def parse(kind: type[Config], command: str, arguments: list[str], default: Config | None = None) -> Config:

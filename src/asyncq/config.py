@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -197,6 +198,12 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{_flag(name)} is {value}; it must be greater than 0")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{_flag(field.name)} is {value}; it must be a finite number")
+        if self.seed >= 2**63:
+            raise UsageError(f"--seed is {self.seed}; it must be less than 2**63")
         self._check_epsilons()
         self._check_combinations()
 
@@ -208,8 +215,8 @@ class TrainConfig:
             raise UsageError(f"--epsilon-probabilities {probabilities} must be positive and add up to 1")
         if finals is not None and probabilities is not None and len(finals) != len(probabilities):
             raise UsageError(
-                f"--epsilon-final has {len(finals)} values and --epsilon-probabilities "
-                f"{len(probabilities)}; give one probability for each epsilon"
+                f"--epsilon-final and --epsilon-probabilities are {len(finals)} and {len(probabilities)} numbers; "
+                "give one probability for each epsilon"
             )
 
     def _check_combinations(self) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -110,9 +111,11 @@ def open_files(processes: int) -> Finding:
 
 def space(run_dir: Path) -> Finding:
     folder = next(parent for parent in (run_dir, *run_dir.absolute().parents) if parent.exists())
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        text = f"{folder} cannot be written; choose another --run-dir (docker run -v, or -u {os.getuid()})"
-        return Finding(Level.ERROR, "run directory", text)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        mend = f"choose another --run-dir (docker run -v, or -u {os.getuid()})"
+        return Finding(Level.ERROR, "run directory", f"{folder} cannot be written: {error.strerror}; {mend}")
     free = shutil.disk_usage(folder).free
     text = f"{folder} can be written, {free / 1e9:.1f} GB are free"
     if free < TOO_LITTLE_SPACE:

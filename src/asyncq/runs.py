@@ -51,6 +51,8 @@ def read_config(path: Path, what: str) -> TrainConfig:
     """The configuration in a `config.json`; `what` names it in messages. Raises UsageError if there is none."""
     try:
         return TrainConfig.from_json(json.loads(path.read_text()))
+    except UsageError as error:
+        raise UsageError(f"{what}: {error}") from error
     except OSError as error:
         raise UsageError(f"{what} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, AttributeError) as error:
