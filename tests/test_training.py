@@ -61,7 +61,7 @@ def assert_nothing_left(group: int, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "target"), [("a3c", 450), ("n-step-q", 200), ("one-step-q", 200), ("one-step-sarsa", 150)]
+    ("method", "target"), [("a3c", 450), ("n-step-q", 200), ("one-step-q", 200), ("one-step-sarsa", 100)]
 )
 def test_method_learns_cartpole(method: str, target: int, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
