@@ -40,7 +40,7 @@ def test_policies_go_by_method_and_flags(method: str, settings: dict[str, bool],
     weights = untrained(tmp_path / "w.h5", "CartPole-v1", method)
     agent = Agent(AgentConfig(path=str(weights), **settings))  # type: ignore[arg-type]
     assert agent.policy_name == name
-    outputs = agent.consider(np.zeros((3, 4), np.float32))
+    outputs, _ = agent.consider(np.zeros((3, 4), np.float32), agent.no_memory(3))
     actions = agent.choose(outputs, torch.Generator())
     preferences = agent.preferences(outputs)
     assert preferences.shape == (3, 2)
@@ -88,4 +88,4 @@ def test_a_network_of_the_users_own_runs_only_if_its_module_is_trusted(tmp_path:
     with pytest.raises(UsageError, match="add --import tiny_envs if you trust it"):
         Agent(AgentConfig(path=path))
     agent = Agent(AgentConfig(path=path, imports=("tiny_envs",)))
-    assert agent.consider(np.zeros((3, 4), np.float32))[0].shape == (3, 2)
+    assert agent.consider(np.zeros((3, 4), np.float32), agent.no_memory(3))[0][0].shape == (3, 2)

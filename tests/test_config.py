@@ -74,6 +74,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"method": "a3c", "target_interval": 100}, "no target network"),
     ({"method": "n-step-q", "entropy_coefficient": 0.01}, "--epsilon-final instead"),
     ({"learning_rate": 1e-4, "final_learning_rate": 1e-3}, "only falls"),
+    ({"sequence_length": 8}, "add --recurrent, or leave it out"),
+    ({"recurrent": True, "n_step": 20, "sequence_length": 8}, "--sequence-length 8 must divide --n-step 20"),
 ]
 
 
@@ -108,9 +110,23 @@ def test_resolved_fills_in_everything_but_what_has_a_meaning_when_open(method: s
     open_fields = {field.name for field in dataclasses.fields(config) if getattr(config, field.name) is None}
     open_fields -= {"learning_rate_anneal_steps"} if (method, kind) != ("a3c", "image") else set()
     open_fields -= {"frame_size"} if kind == "vector" else set()
-    assert open_fields == {"target_return", "run_dir", "resume", "epsilon_anneal_frames", "precision"}
+    assert open_fields == {
+        "target_return",
+        "run_dir",
+        "resume",
+        "epsilon_anneal_frames",
+        "precision",
+        "sequence_length",
+    }
     assert config.frame_skip == 4
     assert config.resolved(kind, 4) == config
+
+
+@pytest.mark.parametrize(("n_step", "length"), [(64, 16), (5, 5), (100, 20), (23, 1)])
+def test_sequences_divide_the_fragment(n_step: int, length: int) -> None:
+    config = TrainConfig(recurrent=True, n_step=n_step).resolved("image", 4)
+    assert (config.sequence_length, config.frame_stack) == (length, 1)
+    assert TrainConfig(recurrent=True, n_step=n_step, frame_stack=4).resolved("image", 4).frame_stack == 4
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -30,10 +30,13 @@ def test_evaluation_prints_one_json_object(tmp_path: Path, capsys: pytest.Captur
     )
 
 
-@pytest.mark.parametrize("method", ["a3c", "n-step-q"])
-def test_a_game_depends_on_its_seed_alone(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("method", "recurrent"), [("a3c", False), ("a3c", True), ("n-step-q", False)])
+def test_a_game_depends_on_its_seed_alone(
+    method: str, recurrent: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     epsilon = None if method == "a3c" else 0.5
-    config = EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1", method)), epsilon=epsilon)
+    weights = untrained(tmp_path / "w.h5", "CartPole-v1", method, recurrent=recurrent)
+    config = EvaluateConfig(path=str(weights), epsilon=epsilon)
     results = []
     for cores, seeds in ((1, range(9, 21)), (3, range(9, 21)), (1, range(20, 8, -1))):
         monkeypatch.setattr(evaluating, "usable_cores", lambda cores=cores: cores)

@@ -40,6 +40,15 @@ def test_gathered_polynomials_give_what_the_plain_iteration_gives() -> None:
     assert torch.allclose(orthogonalised(matrix), plain, atol=1e-4)
 
 
+@pytest.mark.parametrize("smallest", [-1.0, -3.0, -6.0])
+def test_bfloat16_comes_near_and_overshoots_no_more(smallest: float) -> None:
+    matrix = matrix_with(torch.logspace(0, smallest, 64), 64, 200)
+    exact, found = orthogonalised(matrix), orthogonalised(matrix, torch.bfloat16).float()
+    assert torch.linalg.matrix_norm(found, 2) < 1.25
+    cosine = (exact * found).sum() / exact.norm() / found.norm()
+    assert cosine > 0.99
+
+
 def test_a_gradient_of_zeros_moves_nothing() -> None:
     assert torch.equal(orthogonalised(torch.zeros(3, 5)), torch.zeros(3, 5))
 

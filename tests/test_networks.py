@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from asyncq.errors import UsageError
-from asyncq.networks import ImageNorm, PolicyValueNetwork, QNetwork, make_network
+from asyncq.networks import LSTM, ImageNorm, PolicyValueNetwork, QNetwork, make_network
 from asyncq.optimizing import hidden_weights
 
 IMAGE, VECTOR = (4, 84, 84), (6,)
@@ -174,3 +174,49 @@ def test_a_users_own_trunk_gets_the_heads_of_the_method(shape: tuple[int, ...], 
 def test_own_trunks_that_cannot_work_are_refused(path: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         make_network(path, "q", VECTOR, 5, False)
+
+
+def test_the_lstm_computes_what_torchs_does() -> None:
+    ours, theirs = LSTM(5), nn.LSTM(5, 5)
+
+    def in_torchs_order(gates: Tensor) -> Tensor:
+        write, forget, read, content = gates.chunk(4)
+        return torch.cat([write, forget, content, read])
+
+    weights = {
+        "weight_ih_l0": in_torchs_order(ours.inputs.weight),
+        "weight_hh_l0": in_torchs_order(ours.recurrence.weight),
+        "bias_ih_l0": in_torchs_order(ours.inputs.bias),
+        "bias_hh_l0": torch.zeros(20),
+    }
+    theirs.load_state_dict(weights)
+    features, memory = torch.randn(7, 3, 5), torch.randn(3, 10)
+    found, after = ours(features, memory, torch.ones(7, 3))
+    expected, (hidden, cell) = theirs(features, tuple(part[None].contiguous() for part in memory.chunk(2, -1)))
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(after, torch.cat([hidden[0], cell[0]], -1))
+
+
+@pytest.mark.parametrize("heads", ["policy-value", "q"])
+def test_a_sequence_is_its_steps_one_by_one_and_forgets_where_the_mask_is_0(heads: str) -> None:
+    network = make_network("mlp", heads, VECTOR, 5, True, recurrent=True)
+    observations, memory, mask = torch.randn(6, 2, *VECTOR), torch.randn(2, network.memory_size), torch.ones(6, 2)
+    mask[2, 0] = mask[5, 1] = 0
+    (first, second), after = network.unroll(observations, memory, mask)
+    for t in range(6):
+        (one, other), memory = network.step(observations[t], memory)
+        torch.testing.assert_close(first[t], one)
+        torch.testing.assert_close(second[t], other)
+        memory = memory * mask[t, :, None]
+    torch.testing.assert_close(after, memory)
+    assert not after[1].any()
+    alone, _ = network.unroll(observations[3:, :1], torch.zeros(1, network.memory_size), mask[3:, :1])
+    torch.testing.assert_close(alone[0], first[3:, :1])
+
+
+def test_a_network_without_memory_steps_as_it_computes() -> None:
+    network = make_network("mlp", "q", VECTOR, 5, True)
+    observations = torch.randn(3, *VECTOR)
+    (values, _), memory = network.step(observations, torch.zeros(3, network.memory_size))
+    assert torch.equal(values, network(observations)[0])
+    assert memory.shape == (3, 0)

@@ -17,7 +17,7 @@ import pytest
 from asyncq.storage.state_file import load_state
 from asyncq.storage.weights_file import load_weights
 from asyncq.training import SAME_REQUEST_SECONDS, Signals
-from tiny_envs import FAILING
+from tiny_envs import FAILING, RECALL
 
 
 def asyncq(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -88,6 +88,17 @@ def test_method_learns_cartpole(method: str, target: int, tmp_path: Path) -> Non
     result = json.loads(evaluated.stdout)
     assert result["mean"] >= 100
     assert result["episodes"] == len(result["returns"]) == 20
+
+
+@pytest.mark.parametrize("method", ["a3c", "n-step-q"])
+def test_an_lstm_learns_what_has_to_be_remembered(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sees only the newest observation gets 0.5."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    settings = ["--method", method, "--env", RECALL, "--import", "tiny_envs", "--processes", 1, "--run-dir", tmp_path]
+    settings += ["--recurrent", "--target-return", 0.95, "--total-steps", 200_000, "--report-interval", 1]
+    done = asyncq("train", *settings)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "summary.json").read_text())["outcome"] == "target-return"
 
 
 def test_run_directory_holds_everything(tmp_path: Path) -> None:

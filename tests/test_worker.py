@@ -19,6 +19,7 @@ from asyncq.config import TrainConfig
 from asyncq.envs import describe
 from asyncq.experience import ExperienceQueue, Fragment, FragmentLayout
 from asyncq.methods import network_for
+from asyncq.methods.batch import Batch, chosen, outputs
 from asyncq.policies import EpsilonGreedyPolicy
 from asyncq.shared import Array
 from asyncq.status import StatusBoard, WorkerState
@@ -26,7 +27,7 @@ from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
 from asyncq.worker import Worker, WorkerTask, run_worker
 from tiny_envs import COUNTER
 
-STEPS, ENVS = 7, 3
+STEPS, ENVS = 8, 3
 
 
 def make_task(**settings: Any) -> tuple[WorkerTask, ExperienceQueue, torch.nn.Module]:
@@ -38,7 +39,10 @@ def make_task(**settings: Any) -> tuple[WorkerTask, ExperienceQueue, torch.nn.Mo
     weights = flatten_parameters(network)
     board = WeightBoard(weights.numel())
     board.publish(weights.numpy(), Snapshot(version=3, env_steps=0))
-    layout = FragmentLayout(STEPS, ENVS, spec.frame_shape, spec.frame_dtype, spec.frame_stack)
+    sequences = STEPS // (config.sequence_length or STEPS)
+    layout = FragmentLayout(
+        STEPS, ENVS, spec.frame_shape, spec.frame_dtype, spec.frame_stack, network.memory_size, sequences
+    )
     queue = ExperienceQueue(layout, 1, slots_per_lane=2)
     return WorkerTask(0, config, spec, queue.lanes[0], board, StatusBoard(1)), queue, network
 
@@ -107,6 +111,31 @@ def test_fragments_tell_what_happened() -> None:
             assert returns[t, env] == total if over else np.isnan(returns[t, env])
             terminations, truncations = terminations + terminated, truncations + truncated
     assert min(terminations, truncations) >= 3
+
+
+@pytest.mark.parametrize("length", [1, 4, 8])
+def test_a_memory_goes_through_fragments_and_ends_with_its_episode(length: int) -> None:
+    """The learner, which begins each sequence with its memory, finds the probabilities with which the worker acted."""
+    task, queue, network = make_task(recurrent=True, sequence_length=length)
+    fragments = play(task, queue, 4)
+    assert not fragments[0].memories[0].any()
+    assert all(fragment.memories[0].any(-1).sum() >= ENVS - 1 for fragment in fragments[1:])
+    for fragment in fragments:
+        table = torch.zeros(STEPS, ENVS)
+        batch = Batch(
+            observations=torch.as_tensor(fragment.frames),
+            actions=torch.as_tensor(fragment.actions),
+            rewards=table,
+            discounts=table,
+            mask=torch.as_tensor(fragment.mask),
+            behaviour_log_probs=torch.as_tensor(fragment.behaviour_log_probs),
+            memories=torch.as_tensor(fragment.memories),
+        )
+        logits, _ = outputs(network, batch)
+        expected = chosen(logits[:-1].log_softmax(-1), batch.actions)
+        torch.testing.assert_close(batch.behaviour_log_probs, expected)
+    masks = np.concatenate([fragment.mask for fragment in fragments])
+    assert (masks == 0).any()
 
 
 def test_log_probabilities_are_those_of_the_published_weights() -> None:

@@ -15,6 +15,7 @@ COUNTER = "AsyncqTest/Counter-v0"
 CONTINUOUS = "AsyncqTest/Continuous-v0"
 TABLE = "AsyncqTest/Table-v0"
 FAILING = "AsyncqTest/Failing-v0"
+RECALL = "AsyncqTest/Recall-v0"
 
 
 class Pixels(gym.Env[np.ndarray[Any, Any], np.int64]):
@@ -74,6 +75,26 @@ class Counter(gym.Env[np.ndarray[Any, Any], np.int64]):
         return np.array([self._episode, float(self._step), float(action)]), reward, terminated, truncated, {}
 
 
+class Recall(gym.Env[np.ndarray[Any, Any], np.int64]):
+    """Shows 1 or -1, then 0 three times; whoever then acts 1 for 1, and 0 for -1, gets the reward 1."""
+
+    def __init__(self) -> None:
+        self.observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = gym.spaces.Discrete(2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        self._step, self._cue = 0, int(self.np_random.integers(2))
+        return np.array([2 * self._cue - 1], np.float32), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray[Any, Any], float, bool, bool, dict[str, Any]]:
+        self._step += 1
+        last = self._step == 4
+        return np.zeros(1, np.float32), float(last and action == self._cue), last, False, {}
+
+
 class Failing(Counter):
     """In its every 40th step it raises an error, or sleeps for so many seconds."""
 
@@ -113,6 +134,7 @@ for _name, _class in (
     (CONTINUOUS, Continuous),
     (TABLE, Table),
     (FAILING, Failing),
+    (RECALL, Recall),
 ):
     if _name not in gym.registry:
         gym.register(_name, entry_point=f"{__name__}:{_class.__name__}", disable_env_checker=True)

@@ -115,11 +115,14 @@ class Agent:
         self.network = network_of(weights, config.file, config.imports)
         self.policy, self.policy_name = _policy(self.heads, config)
 
-    def consider(self, observations: Array) -> Outputs:
-        """The network's outputs for stacked `observations[B, ...]`."""
-        with torch.inference_mode():
-            outputs: Outputs = self.network(torch.as_tensor(observations))
-        return outputs
+    def no_memory(self, games: int) -> Tensor:
+        """What the network remembers, `[games, M]`, before any of them has begun."""
+        return torch.zeros(games, self.network.memory_size)
+
+    @torch.inference_mode()
+    def consider(self, observations: Array, memory: Tensor) -> tuple[Outputs, Tensor]:
+        """The network's outputs for stacked `observations[B, ...]` after `memory[B, M]`, and the memory after them."""
+        return self.network.step(torch.as_tensor(observations), memory)
 
     def choose(self, outputs: Outputs, generator: torch.Generator) -> Array:
         """Actions `[B]` by the network's outputs."""

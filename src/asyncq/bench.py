@@ -95,10 +95,6 @@ def time_parts(config: TrainConfig, spec: EnvironmentSpec, device: str, seconds:
     actions = np.random.default_rng(1).integers(spec.actions, size=(64, worker.envs))
     turns = iter(range(sys.maxsize))
 
-    def infer() -> None:
-        with torch.inference_mode():
-            worker.policy.act(worker.network(torch.as_tensor(worker.observations)))
-
     fragments = []
     for _ in range(alone.queue_size):
         fragment = worker_task.lane.reserve(0)
@@ -114,7 +110,7 @@ def time_parts(config: TrainConfig, spec: EnvironmentSpec, device: str, seconds:
 
     rates = {
         "env_sps": worker.envs * rate(lambda: worker.env.step(actions[next(turns) % 64]), seconds),
-        "inference_sps": worker.envs * rate(infer, seconds),
+        "inference_sps": worker.envs * rate(worker.choose, seconds),
         "learner_sps": alone.queue_size * _steps(config) * rate(learn, seconds),
     }
     worker.env.close()

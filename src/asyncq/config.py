@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from asyncq.defaults import NETWORK_DEFAULTS, PRESETS, open_settings
+from asyncq.defaults import NETWORK_DEFAULTS, PRESETS, RECURRENT_DEFAULTS, open_settings
 from asyncq.errors import UsageError
 from asyncq.flags import AutoBool, AutoFloat, AutoFloats, AutoInt, AutoStr, OpenFloat, OpenStr, alias
 from asyncq.machine import usable_cores
@@ -128,8 +128,13 @@ class TrainConfig:
     method)."""
     layer_norm: AutoBool = None
     """Normalise the activations of every hidden layer (default: not for a3c on vectors)."""
+    recurrent: bool = False
+    """An LSTM between the network and its heads, which remembers the game so far."""
+    sequence_length: AutoInt = None
+    """--recurrent: env steps in a row that gradients go back through, a divisor of --n-step (default: the largest one
+    up to 20, the paper's)."""
     frame_stack: AutoInt = None
-    """Newest frames in one observation (default: 4 for images, 1 for vectors)."""
+    """Newest frames in one observation (default: 4 for images, 1 for vectors and with --recurrent)."""
     frame_size: AutoInt = None
     """Side of the square frames that images are resized to, in pixels (default: 42 for the network small, else 84)."""
     frame_skip: AutoInt = None
@@ -178,7 +183,7 @@ class TrainConfig:
             _at_least(name, getattr(self, name), 1)
         for name in (
             "processes", "envs_per_process", "n_step", "batch_size", "passes", "frame_stack", "frame_size",
-            "frame_skip", "learning_rate_anneal_steps", "entropy_anneal_steps",
+            "frame_skip", "sequence_length", "learning_rate_anneal_steps", "entropy_anneal_steps",
         ):  # fmt: skip
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
@@ -238,6 +243,10 @@ class TrainConfig:
             raise UsageError(
                 f"--deterministic needs --queue-size 1, not {self.queue_size}: worker and learner take turns"
             )
+        if self.sequence_length and not self.recurrent:
+            raise UsageError("--sequence-length is for networks with an LSTM; add --recurrent, or leave it out")
+        if self.sequence_length and self.n_step and self.n_step % self.sequence_length:
+            raise UsageError(f"--sequence-length {self.sequence_length} must divide --n-step {self.n_step}")
         if self.run_dir == "":
             raise UsageError("--run-dir is empty; give it a directory, or leave it out")
         for name in ("learning_rate", "entropy_coefficient"):
@@ -285,7 +294,6 @@ class TrainConfig:
         for name in ("learning_rate", "entropy_coefficient"):  # one that is given may lie below its default end
             if getattr(self, name) is not None:
                 defaults[f"final_{name}"] = min(getattr(self, name), defaults[f"final_{name}"])
-        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if kind == "vector" and self.network in NETWORK_DEFAULTS and self.network != "mlp":
             raise UsageError(f"--network {self.network} takes images, but {self.env} gives vectors; use --network mlp")
         if kind == "image" and self.network == "mlp":
@@ -296,6 +304,11 @@ class TrainConfig:
             if kind == "vector" and (getattr(self, name) or 1) > 1:
                 given = f"{_flag(name)} {getattr(self, name)}"
                 raise UsageError(f"{given} is for images, but {self.env} gives vectors; leave it out")
+        if self.recurrent:
+            defaults |= RECURRENT_DEFAULTS
+            n_step = self.n_step or defaults["n_step"]
+            defaults["sequence_length"] = max(length for length in range(1, 21) if n_step % length == 0)
+        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if self.deterministic:
             missing["max_restarts"] = 0  # a replacement would play other games
         return dataclasses.replace(self, **missing)

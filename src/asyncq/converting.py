@@ -96,7 +96,7 @@ def info(config: InfoConfig) -> int:
         writer += f" with {keras['backend']}, {keras['data_format']}"
         writer += "" if is_keras_file(content) else ", converted"
     count = sum(value.size for value in weights.parameters.values())
-    norm = ", LayerNorm" if trained.layer_norm else ""
+    parts = (", LayerNorm" if trained.layer_norm else "") + (", LSTM" if trained.recurrent else "")
     lines = {
         "file": f"{config.file}, {len(content):,} bytes",
         "written by": writer,
@@ -104,7 +104,7 @@ def info(config: InfoConfig) -> int:
         "observations": f"{list(weights.spec.observation_shape)} {weights.spec.frame_dtype} ({weights.spec.family})",
         "actions": f"{weights.spec.actions}" + _names(weights.spec),
         "method": trained.method,
-        "network": f"{trained.network}{norm}, {count:,} parameters",
+        "network": f"{trained.network}{parts}, {count:,} parameters",
         "trained": _training(weights),
     }
     if not is_keras_file(content):

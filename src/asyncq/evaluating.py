@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scipy import stats
 
 from asyncq.agent import Agent, AgentConfig
-from asyncq.envs import EnvironmentSpec, make_env, reset_with_seeds
+from asyncq.envs import make_env, reset_with_seeds
 from asyncq.errors import UsageError
 from asyncq.flags import OpenStr
 from asyncq.machine import usable_cores
@@ -142,7 +142,7 @@ def _player(pipe: Connection, config: AgentConfig) -> None:
     games: list[GameInPlay] = []
     while True:
         while not games or pipe.poll():
-            games.append(GameInPlay(agent.spec, pipe.recv()))
+            games.append(GameInPlay(agent, pipe.recv()))
         step_together(agent, games)
         for game in [game for game in games if game.done]:
             games.remove(game)
@@ -152,10 +152,11 @@ def _player(pipe: Connection, config: AgentConfig) -> None:
 class GameInPlay:
     """A game that has begun, with an environment and random numbers of its own."""
 
-    def __init__(self, spec: EnvironmentSpec, seed: int) -> None:
-        self.env = make_env(spec, 1)
+    def __init__(self, agent: Agent, seed: int) -> None:
+        self.env = make_env(agent.spec, 1)
         self.observations, _ = reset_with_seeds(self.env, [seed])
         self.generator = torch.Generator().manual_seed(seed)
+        self.memory = agent.no_memory(1)
         self.seed, self.score, self.steps, self.done = seed, 0.0, 0, False
 
     def step(self, action: Array) -> None:
@@ -174,10 +175,12 @@ def step_together(agent: Agent, games: list[GameInPlay]) -> None:
     """One step of each of up to SIDE_BY_SIDE games."""
     first = games[0].observations
     batch = np.zeros((SIDE_BY_SIDE, *first.shape[1:]), first.dtype)  # always as many: rounding differs with the size
+    memory = agent.no_memory(SIDE_BY_SIDE)
     for row, game in enumerate(games):
-        batch[row] = game.observations[0]
-    outputs = agent.consider(batch)
+        batch[row], memory[row] = game.observations[0], game.memory[0]
+    outputs, memory = agent.consider(batch, memory)
     for row, game in enumerate(games):
+        game.memory = memory[row : row + 1]
         game.step(agent.choose((outputs[0][row : row + 1], outputs[1][row : row + 1]), game.generator))
 
 

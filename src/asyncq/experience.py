@@ -26,6 +26,10 @@ class FragmentLayout:
     frame_shape: tuple[int, ...]
     frame_dtype: str
     frame_stack: int
+    memory_size: int = 0
+    """Numbers that the network remembers of a game."""
+    sequences: int = 1
+    """Into which the steps fall; the memory is kept as each begins."""
 
     def fields(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
         """Shape and type of every array of a fragment, by its name."""
@@ -37,6 +41,7 @@ class FragmentLayout:
             "discounts": (table, "float32"),
             "mask": (table, "float32"),
             "behaviour_log_probs": (table, "float32"),
+            "memories": ((self.sequences, self.envs, self.memory_size), "float32"),
             "episode_returns": (table, "float32"),
             "episode_lengths": (table, "int64"),
             "weights_versions": ((self.steps,), "int64"),
@@ -55,8 +60,9 @@ class Fragment:
 
     `frames[T+S, E, ...]`: every frame once; observation t is the stack of frames t to t+S-1, see `stack_frames`.
     `actions, rewards, discounts, mask, behaviour_log_probs: [T, E]`; rewards are raw, discounts are gamma, or 0 where
-    the episode terminated. `episode_returns[T, E]`: raw return of the episode that ended with this step, else NaN;
-    `episode_lengths[T, E]` likewise, in env steps. `weights_versions[T]`: what each step was played with.
+    the episode terminated. `memories[C, E, M]`: what the network remembered as each of C sequences of T/C steps began.
+    `episode_returns[T, E]`: raw return of the episode that ended with this step, else NaN; `episode_lengths[T, E]`
+    likewise, in env steps. `weights_versions[T]`: what each step was played with.
     `finished_ns[1]`: when the fragment was committed, on the machine's monotonic clock.
     """
 
@@ -66,6 +72,7 @@ class Fragment:
     discounts: Array
     mask: Array
     behaviour_log_probs: Array
+    memories: Array
     episode_returns: Array
     episode_lengths: Array
     weights_versions: Array

@@ -183,6 +183,7 @@ class Learner:
             mask=mask,
             behaviour_log_probs=gather("behaviour_log_probs"),
             env_steps=self.env_steps,
+            memories=gather("memories") if self.config.recurrent else None,
         )
 
     def learn_from(self, batch: Batch) -> None:

@@ -18,13 +18,26 @@ ADAM_RMS = 0.2
 """Root mean square of Adam's usual steps, in units of the learning rate."""
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 """Of the polynomial that pulls singular values towards 1 (Jordan et al.); five rounds leave them at 0.7 to 1.2."""
-ROUNDS = 5
+ROUNDS = {torch.float32: (5,), torch.bfloat16: (3, 2)}
+"""Rounds without a look at the matrix itself, by arithmetic: in bfloat16 the fourth and fifth would double the errors of
+the first ones."""
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for `matrices` `[out, in, ...]`, such as the weights of hidden layers; Adam for `others`, all the rest."""
+    """Muon for `matrices` `[out, in, ...]`, such as the weights of hidden layers; Adam for `others`, all the rest.
 
-    def __init__(self, matrices: Iterable[Tensor], others: Iterable[Tensor], lr: float, eps: float) -> None:
+    `dtype`, float32 or bfloat16, is that of the products that make steps orthogonal.
+    """
+
+    def __init__(
+        self,
+        matrices: Iterable[Tensor],
+        others: Iterable[Tensor],
+        lr: float,
+        eps: float,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.dtype = dtype
         groups = [{"params": list(matrices), "orthogonal": True}, {"params": list(others), "orthogonal": False}]
         super().__init__([group for group in groups if group["params"]], {"lr": lr, "eps": eps})
 
@@ -40,7 +53,8 @@ class Muon(torch.optim.Optimizer):
     def _orthogonal_step(self, gradient: Tensor, state: dict[str, Any], eps: float) -> Tensor:
         momentum: Tensor = state.setdefault("momentum", torch.zeros_like(gradient))
         momentum.lerp_(gradient, 1 - MOMENTUM)
-        step = orthogonalised(gradient.lerp(momentum, MOMENTUM).flatten(1))  # Nesterov's momentum
+        nesterov = gradient.lerp(momentum, MOMENTUM).flatten(1)
+        step = orthogonalised(nesterov, self.dtype).to(gradient.dtype)
         scaled: Tensor = step.view_as(gradient) * (ADAM_RMS * max(step.shape) ** 0.5)
         return scaled
 
@@ -61,22 +75,24 @@ class Muon(torch.optim.Optimizer):
         return step
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """`matrix[m, n]` with all its singular values moved near to 1, by Newton-Schulz iteration.
+def orthogonalised(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """`matrix[m, n]`, in `dtype`, with all its singular values moved near to 1, by Newton-Schulz iteration.
 
     The iteration multiplies the matrix by polynomials of its Gram matrix, which commute: they are gathered in the
-    smaller of the two dimensions, and the matrix itself is multiplied only once.
+    smaller of the two dimensions, and the matrix itself is multiplied only once, in bfloat16 twice.
     """
     if matrix.shape[0] > matrix.shape[1]:
-        return orthogonalised(matrix.mT).mT
-    matrix = matrix / (matrix.norm() + 1e-7)
-    gram = matrix @ matrix.mT
-    factor = product = _polynomial(gram)
-    for _ in range(ROUNDS - 1):
-        gram = factor @ gram @ factor
-        factor = _polynomial(gram)
-        product = factor @ product
-    return product @ matrix
+        return orthogonalised(matrix.mT, dtype).mT
+    matrix = (matrix / (matrix.norm() + 1e-7)).to(dtype)
+    for rounds in ROUNDS[dtype]:
+        gram = matrix @ matrix.mT
+        factor = product = _polynomial(gram)
+        for _ in range(rounds - 1):
+            gram = factor @ gram @ factor
+            factor = _polynomial(gram)
+            product = factor @ product
+        matrix = product @ matrix
+    return matrix
 
 
 def _polynomial(gram: Tensor) -> Tensor:

@@ -126,36 +126,100 @@ class DenseTrunk(nn.Module):
 Trunk = ConvolutionalTrunk | ResidualTrunk | DenseTrunk
 
 
-class PolicyValueNetwork(nn.Module):
-    """Logits `[B, A]` and state value `[B]`, on one shared trunk or on two."""
+class LSTM(nn.Module):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997; forget bias 1), `[T, B, F]` -> `[T, B, F]`.
 
-    def __init__(self, trunk: Trunk, actions: int, value_trunk: Trunk | None = None) -> None:
+    A memory `[B, 2 F]` is the hidden state beside the cell's. torch's own LSTM cannot forget within a sequence.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.memory_size = 2 * features
+        self.inputs = _orthogonal(nn.Linear(features, 4 * features), gain=1.0)
+        self.recurrence = _orthogonal(nn.Linear(features, 4 * features, bias=False), gain=1.0)
+        nn.init.ones_(self.inputs.bias[features : 2 * features])
+
+    def forward(self, features: Tensor, memory: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What comes out of each step, and the memory after the last.
+
+        After step t `mask[t, B]`, where there is one, says who keeps the memory: 0 forgets.
+        """
+        hidden, cell = memory.chunk(2, -1)
+        outputs = []
+        for t, given in enumerate(self.inputs(features)):
+            gates = (given + self.recurrence(hidden)).to(memory.dtype)
+            write, forget, read, content = gates.chunk(4, -1)
+            cell = forget.sigmoid() * cell + write.sigmoid() * content.tanh()
+            hidden = read.sigmoid() * cell.tanh()
+            outputs.append(hidden)
+            if t < len(mask):
+                hidden, cell = hidden * mask[t, :, None], cell * mask[t, :, None]
+        return torch.stack(outputs), torch.cat([hidden, cell], -1)
+
+
+class Network(nn.Module):
+    """A trunk, where there is one an LSTM, and two heads on either."""
+
+    def __init__(self, trunk: Trunk, recurrent: bool) -> None:
         super().__init__()
         self.trunk = trunk
+        self.lstm = LSTM(trunk.features) if recurrent else None
+
+    @property
+    def memory_size(self) -> int:
+        """Numbers that the network remembers of a game; 0 without an LSTM."""
+        return self.lstm.memory_size if self.lstm else 0
+
+    def heads(self, features: Tensor, observations: Tensor) -> Outputs:
+        raise NotImplementedError
+
+    def forward(self, observations: Tensor) -> Outputs:
+        """For `observations[B, ...]`; a network with an LSTM needs `step` or `unroll`."""
+        assert self.lstm is None
+        return self.heads(self.trunk(observations), observations)
+
+    def step(self, observations: Tensor, memory: Tensor) -> tuple[Outputs, Tensor]:
+        """For `observations[B, ...]` after the `memory[B, M]` of what came before; and the memory after them."""
+        if self.lstm is None:
+            return self(observations), memory
+        (first, second), memory = self.unroll(observations[None], memory, mask=memory.new_ones(0, 0))
+        return (first[0], second[0]), memory
+
+    def unroll(self, observations: Tensor, memory: Tensor, mask: Tensor) -> tuple[Outputs, Tensor]:
+        """For `observations[T, B, ...]`, `[T, B, ...]`; after step t whoever has `mask[t, B]` 0 forgets all."""
+        assert self.lstm is not None
+        leading, flat = observations.shape[:2], observations.flatten(0, 1)
+        features, memory = self.lstm(self.trunk(flat).reshape(*leading, -1), memory, mask)
+        first, second = self.heads(features.flatten(0, 1), flat)
+        return (first.reshape(*leading, -1), second.reshape(leading)), memory
+
+
+class PolicyValueNetwork(Network):
+    """Logits `[B, A]` and state value `[B]`, on one shared trunk or on two."""
+
+    def __init__(self, trunk: Trunk, actions: int, value_trunk: Trunk | None = None, recurrent: bool = False) -> None:
+        super().__init__(trunk, recurrent)
         self.value_trunk = value_trunk
         self.policy = _orthogonal(nn.Linear(trunk.features, actions), gain=0.01)
         self.value = _orthogonal(nn.Linear(trunk.features, 1), gain=1.0)
 
-    def forward(self, observations: Tensor) -> Outputs:
-        features = self.trunk(observations)
+    def heads(self, features: Tensor, observations: Tensor) -> Outputs:
         value_features = self.value_trunk(observations) if self.value_trunk else features
         return self.policy(features), self.value(value_features).squeeze(-1)
 
 
-class QNetwork(nn.Module):
+class QNetwork(Network):
     """Action values `[B, A]`, and the greedy one's value `[B]`.
 
     With `dueling` they are a state value plus what each action is better than their mean (Wang et al. 2016, eq. 9).
     """
 
-    def __init__(self, trunk: Trunk, actions: int, dueling: bool = False) -> None:
-        super().__init__()
-        self.trunk = trunk
+    def __init__(self, trunk: Trunk, actions: int, dueling: bool = False, recurrent: bool = False) -> None:
+        super().__init__(trunk, recurrent)
         self.action_values = _orthogonal(nn.Linear(trunk.features, actions), gain=1.0)
         self.state_value = _orthogonal(nn.Linear(trunk.features, 1), gain=1.0) if dueling else None
 
-    def forward(self, observations: Tensor) -> Outputs:
-        features = self.trunk(observations)
+    def heads(self, features: Tensor, observations: Tensor) -> Outputs:
         values = self.action_values(features)
         if self.state_value is not None:
             values = self.state_value(features) + values - values.mean(-1, keepdim=True)
@@ -163,7 +227,13 @@ class QNetwork(nn.Module):
 
 
 def make_network(
-    name: str, heads: str, observation_shape: Sequence[int], actions: int, layer_norm: bool, dueling: bool = False
+    name: str,
+    heads: str,
+    observation_shape: Sequence[int],
+    actions: int,
+    layer_norm: bool,
+    dueling: bool = False,
+    recurrent: bool = False,
 ) -> PolicyValueNetwork | QNetwork:
     """Build network `name` for stacked observations of `observation_shape`, with heads "policy-value" or "q".
 
@@ -171,10 +241,10 @@ def make_network(
     """
     trunk, value_trunk = _trunk(name, observation_shape, layer_norm), None
     if heads == "q":
-        return QNetwork(trunk, actions, dueling)
-    if name == "mlp":  # small, and values of hundreds would drown the policy in a shared one
+        return QNetwork(trunk, actions, dueling, recurrent)
+    if name == "mlp" and not recurrent:  # small, and values of hundreds would drown the policy in a shared one
         value_trunk = _trunk(name, observation_shape, layer_norm)
-    return PolicyValueNetwork(trunk, actions, value_trunk)
+    return PolicyValueNetwork(trunk, actions, value_trunk, recurrent)
 
 
 def _trunk(name: str, shape: Sequence[int], layer_norm: bool) -> Trunk:

@@ -129,9 +129,9 @@ def _newest_weights(run_dir: Path) -> Path:
 def _play_game(agent: Agent, env: Any, seed: int, shows: list[Show], overlay: Overlay | None) -> float:
     generator = torch.Generator().manual_seed(seed)
     observations, _ = reset_with_seeds(env, [seed])
-    score, done = 0.0, False
+    score, done, memory = 0.0, False, agent.no_memory(1)
     while True:
-        outputs = agent.consider(observations)
+        outputs, memory = agent.consider(observations, memory)
         actions = agent.choose(outputs, generator)
         picture = env.render()[0]
         if overlay:

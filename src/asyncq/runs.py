@@ -17,8 +17,8 @@ from asyncq.storage.files import write_whole
 from asyncq.storage.state_file import load_state, newest_state
 
 LASTING = (
-    "method", "env", "imports", "env_kwargs", "network", "layer_norm", "dueling", "frame_stack", "frame_size",
-    "frame_skip", "optimizer",
+    "method", "env", "imports", "env_kwargs", "network", "layer_norm", "dueling", "recurrent", "frame_stack",
+    "frame_size", "frame_skip", "optimizer",
 )  # fmt: skip
 """Settings that the saved state depends on; all others may change when a run goes on."""
 

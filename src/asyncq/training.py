@@ -126,7 +126,13 @@ class Shared:
         assert config.n_step and config.envs_per_process and config.processes
         network = network_for(config, spec)
         layout = FragmentLayout(
-            config.n_step, config.envs_per_process, spec.frame_shape, spec.frame_dtype, spec.frame_stack
+            config.n_step,
+            config.envs_per_process,
+            spec.frame_shape,
+            spec.frame_dtype,
+            spec.frame_stack,
+            network.memory_size,
+            sequences=config.n_step // (config.sequence_length or config.n_step),
         )
         queue = ExperienceQueue(layout, config.processes, config.queue_size)
         return cls(queue, WeightBoard(sum(p.numel() for p in network.parameters())), StatusBoard(config.processes))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec, make_env, reset_with_seeds
@@ -80,6 +81,7 @@ class Worker:
         self.observations, info = reset_with_seeds(self.env, seeds)
         self.lives = info.get("lives", np.zeros(self.envs, np.int32))
         self.resetting = np.zeros(self.envs, bool)
+        self.memory = torch.zeros(self.envs, self.network.memory_size)
         self.returns = np.zeros(self.envs)
         self.lengths = np.zeros(self.envs, np.int64)
 
@@ -132,16 +134,25 @@ class Worker:
     def fill(self, fragment: Fragment) -> None:
         spec = self.task.spec
         fragment.frames[: spec.frame_stack] = spec.stacks(self.observations)
+        sequence = self.steps // len(fragment.memories)
         for t in range(self.steps):
             self.refresh()
             fragment.weights_versions[t] = self.snapshot.version
-            with torch.inference_mode():
-                actions, log_probs = self.policy.act(self.network(torch.as_tensor(self.observations)))
+            if t % sequence == 0:
+                fragment.memories[t // sequence] = self.memory.numpy()
+            actions, log_probs = self.choose()
             fragment.actions[t] = actions.numpy()
             fragment.behaviour_log_probs[t] = log_probs.numpy()
             self._step(fragment, t)
+            self.memory = self.memory * torch.as_tensor(fragment.mask[t, :, None])
             self.task.status.touch(self.task.index)
             fragment.frames[spec.frame_stack + t] = spec.latest_frames(self.observations)
+
+    @torch.inference_mode()
+    def choose(self) -> tuple[Tensor, Tensor]:
+        """Actions `[E]` and their log probabilities; the network remembers what it sees."""
+        outputs, self.memory = self.network.step(torch.as_tensor(self.observations), self.memory)
+        return self.policy.act(outputs)
 
     def _step(self, fragment: Fragment, t: int) -> None:
         config = self.task.config

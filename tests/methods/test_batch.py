@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from asyncq.methods.batch import CACHED_ROWS, Batch, chosen, outputs, shuffled_samples
-from asyncq.networks import make_network
+from asyncq.networks import Network, make_network
 
 
 class Sums(nn.Module):
@@ -31,10 +31,15 @@ class Pair(nn.Module):
         return values, values.amax(-1)
 
 
+def batch_of(observations: Tensor) -> Batch:
+    table = torch.ones(len(observations) - 1, observations.shape[1])
+    return Batch(observations, table.long(), table, table, table, table)
+
+
 def test_outputs_flattens_and_restores_the_leading_axes() -> None:
     observations = torch.arange(24.0).reshape(3, 2, 4)
     network = Sums()
-    first, second = outputs(network, observations)
+    first, second = outputs(network, batch_of(observations))
     assert network.shape == (6, 4)
     assert first.shape == (3, 2, 2)
     assert torch.equal(first[..., 0], observations.sum(-1))
@@ -42,13 +47,13 @@ def test_outputs_flattens_and_restores_the_leading_axes() -> None:
 
 
 def test_outputs_gives_float32_whatever_the_network_computes_in() -> None:
-    first, second = outputs(Sums(), torch.ones(2, 2, 3, dtype=torch.bfloat16))
+    first, second = outputs(Sums(), batch_of(torch.ones(2, 2, 3, dtype=torch.bfloat16)))
     assert (first.dtype, second.dtype) == (torch.float32, torch.float32)
 
 
 def test_outputs_carry_no_gradient() -> None:
     network = nn.Linear(3, 2)
-    first, second = outputs(Pair(network), torch.ones(2, 2, 3))
+    first, second = outputs(Pair(network), batch_of(torch.ones(2, 2, 3)))
     assert not first.requires_grad
     assert not second.requires_grad
 
@@ -102,8 +107,58 @@ def test_samples_are_shuffled_anew_every_time() -> None:
 def test_outputs_are_those_of_the_whole_batch_at_once() -> None:
     network = make_network("mlp", "policy-value", (3,), 5, True)
     observations = torch.randn(CACHED_ROWS, 2, 3)
-    logits, values = outputs(network, observations)
+    logits, values = outputs(network, batch_of(observations))
     expected_logits, expected_values = network(observations.flatten(0, 1))
     assert torch.allclose(logits, expected_logits.reshape(CACHED_ROWS, 2, 5), atol=1e-6)
     assert torch.allclose(values, expected_values.reshape(CACHED_ROWS, 2), atol=1e-6)
     assert not logits.requires_grad
+
+
+def remembered_batch(steps: int = 6, envs: int = 3, sequences: int = 2) -> tuple[Network, Batch]:
+    """Env 0 resets in step 1; memories are random numbers."""
+    network = make_network("mlp", "policy-value", (3,), 5, True, recurrent=True)
+    table = 100.0 * torch.arange(steps)[:, None] + torch.arange(envs)
+    mask = torch.ones(steps, envs)
+    mask[1, 0] = 0
+    memories = torch.randn(sequences, envs, network.memory_size)
+    observations = torch.randn(steps + 1, envs, 3)
+    return network, Batch(observations, table.long(), table, table, mask, table, 7, memories)
+
+
+def test_outputs_unroll_each_sequence_from_its_own_memory() -> None:
+    network, batch = remembered_batch()
+    assert batch.memories is not None
+    found = outputs(network, batch)
+    assert (found[0].shape, found[1].shape) == ((7, 3, 5), (7, 3))
+    with torch.no_grad():
+        early, _ = network.unroll(batch.observations[:3], batch.memories[0], batch.mask[:3])
+        late, _ = network.unroll(batch.observations[3:], batch.memories[1], batch.mask[3:])
+    for which in (0, 1):
+        torch.testing.assert_close(found[which], torch.cat([early[which], late[which]]))
+
+
+@pytest.mark.parametrize("size", [3, 6, 100])
+def test_sequences_hold_every_decision_once_and_compute_what_outputs_does(size: int) -> None:
+    network, batch = remembered_batch()
+    logits, values = outputs(network, batch)
+    targets = {"number": batch.rewards, "value": values[:-1], "logit": logits[:-1, :, 2]}
+    found = list(shuffled_samples(batch, targets, size))
+    assert len(found) == max(1, 18 // size)
+    for samples in found:
+        assert samples.env_steps == 7
+        assert samples.observations.shape[0] == 3
+        assert torch.equal(samples.targets["number"], samples.actions.float())
+        recomputed, revalued = samples.outputs(network)
+        torch.testing.assert_close(recomputed[:, 2].detach(), samples.targets["logit"])
+        torch.testing.assert_close(revalued.detach(), samples.targets["value"])
+    seen = torch.cat([samples.actions for samples in found]).tolist()
+    assert sorted(seen) == [100 * t + e for t in range(6) for e in range(3) if (t, e) != (1, 0)]
+
+
+def test_gradients_go_back_through_a_sequence() -> None:
+    network, batch = remembered_batch()
+    samples = next(shuffled_samples(batch, {}, 3))
+    samples.observations.requires_grad_()
+    samples.outputs(network)[1][-1].backward()  # type: ignore[no-untyped-call]
+    assert samples.observations.grad is not None
+    assert samples.observations.grad[0].any()

@@ -49,6 +49,25 @@ def test_onnx_gives_the_same_outputs(env_id: str, method: str, outputs: list[str
         assert all(np.abs(ours.numpy() - theirs).max() < 1e-4 for ours, theirs in zip(expected, found, strict=False))
 
 
+@pytest.mark.filterwarnings("ignore:# The axis name")
+@pytest.mark.filterwarnings("default")
+def test_onnx_takes_and_gives_the_memory_of_an_lstm(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path = untrained(tmp_path / "w.h5", "CartPole-v1", recurrent=True)
+    weights = load_weights(path)
+    network = network_of(weights, path)
+    assert save_onnx(tmp_path / "w.onnx", weights, network) <= exports.TOLERANCE
+    session = onnxruntime.InferenceSession(tmp_path / "w.onnx")
+    observations, memory = torch.randn(5, 4), torch.randn(5, network.memory_size)
+    given = {"observations": observations.numpy(), "memory": memory.numpy()}
+    logits, value, after = session.run(["logits", "value", "next_memory"], given)
+    with torch.no_grad():
+        expected, expected_after = network.step(observations, memory)
+    for ours, theirs in zip((*expected, expected_after), (logits, value, after), strict=True):
+        assert np.abs(ours.numpy() - theirs).max() < 1e-4
+
+
 @pytest.mark.filterwarnings("default")
 def test_an_onnx_network_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")

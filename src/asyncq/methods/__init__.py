@@ -39,6 +39,12 @@ METHODS: dict[str, Method] = {
 def network_for(config: TrainConfig, spec: EnvironmentSpec) -> PolicyValueNetwork | QNetwork:
     """The network that `config` describes, with its method's heads. Raises UsageError if the frames are too small."""
     assert config.network
-    heads = METHODS[config.method].HEADS
-    normalised = bool(config.layer_norm)
-    return make_network(config.network, heads, spec.observation_shape, spec.actions, normalised, config.dueling)
+    return make_network(
+        config.network,
+        METHODS[config.method].HEADS,
+        spec.observation_shape,
+        spec.actions,
+        bool(config.layer_norm),
+        config.dueling,
+        config.recurrent,
+    )

@@ -18,7 +18,7 @@ HEADS = "policy-value"
 
 def targets(network: nn.Module, target_network: nn.Module, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
     """V-trace's value targets and weighted advantages, and log pi(a|x) as it is now, all `[T, E]`."""
-    logits, values = outputs(network, batch.observations)
+    logits, values = outputs(network, batch)
     log_prob = chosen(logits[:-1].log_softmax(-1), batch.actions)
     log_ratios = log_prob - batch.behaviour_log_probs
     if config.correction == "none":
@@ -32,7 +32,7 @@ def targets(network: nn.Module, target_network: nn.Module, batch: Batch, config:
 def loss(network: nn.Module, samples: Samples, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """Policy gradient, value error and entropy bonus: the scalar loss, and its parts for the report."""
     assert config.policy_clip is not None
-    logits, values = network(samples.observations)
+    logits, values = samples.outputs(network)
     log_probs = logits.float().log_softmax(-1)
     log_ratios = chosen(log_probs, samples.actions) - samples.targets["log_probs"]
     policy_loss = -clipped_objective(log_ratios, samples.targets["advantages"], config.policy_clip).mean()

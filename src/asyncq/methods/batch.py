@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from asyncq.networks import Outputs
+from asyncq.networks import Network, Outputs
 
 CACHED_ROWS = 256
 """Observations that go through a network at once where no gradient is wanted: their activations stay in the cache."""
@@ -17,7 +17,8 @@ CACHED_ROWS = 256
 class Batch(NamedTuple):
     """Fragments side by side: `observations[T+1, E, S, ...]`, the rest `[T, E]`; rewards are scaled and clipped.
 
-    `env_steps` is how far the run has come, for what changes with it.
+    `env_steps` is how far the run has come, for what changes with it. `memories[C, E, M]`: what a network with an LSTM
+    remembered as each of C sequences of T/C steps began; none without.
     """
 
     observations: Tensor
@@ -27,24 +28,53 @@ class Batch(NamedTuple):
     mask: Tensor
     behaviour_log_probs: Tensor
     env_steps: int = 0
+    memories: Tensor | None = None
 
 
 class Samples(NamedTuple):
-    """Single steps of a batch: `observations[N, S, ...]`, `actions[N]`, and the method's targets, `[N]` each."""
+    """Decisions of a batch: `observations[N, S, ...]`, `actions[N]`, and the method's targets, `[N]` each.
+
+    Those of a network with an LSTM lie in whole sequences: `observations[L, B, S, ...]` with the `memories[B, M]` of
+    their starts; `mask[L, B]` is 1 at the N decisions.
+    """
 
     observations: Tensor
     actions: Tensor
     targets: dict[str, Tensor]
     env_steps: int = 0
+    memories: Tensor | None = None
+    mask: Tensor | None = None
+
+    def outputs(self, network: nn.Module) -> Outputs:
+        """Both outputs of `network`, of N rows each."""
+        if self.memories is None or self.mask is None:
+            result: Outputs = network(self.observations)
+            return result
+        (first, second), _ = cast(Network, network).unroll(self.observations, self.memories, self.mask)
+        return first[self.mask > 0], second[self.mask > 0]
 
 
-def outputs(network: nn.Module, observations: Tensor) -> Outputs:
-    """Both outputs of `network` for `observations[T, E, ...]`, with the leading axes `[T, E]` restored; no gradient."""
+def outputs(network: nn.Module, batch: Batch) -> Outputs:
+    """Both outputs of `network` for all observations of `batch`, `[T+1, E, ...]`; no gradient."""
     with torch.no_grad():
-        parts: list[Outputs] = [network(part) for part in torch.split(observations.flatten(0, 1), CACHED_ROWS)]
+        if batch.memories is not None:
+            return _unrolled(cast(Network, network), batch, batch.memories)
+        parts: list[Outputs] = [network(part) for part in torch.split(batch.observations.flatten(0, 1), CACHED_ROWS)]
     first, second = (torch.cat(part).float() for part in zip(*parts, strict=True))
-    leading = observations.shape[:2]
+    leading = batch.observations.shape[:2]
     return first.reshape(*leading, *first.shape[1:]), second.reshape(leading)
+
+
+def _unrolled(network: Network, batch: Batch, memories: Tensor) -> Outputs:
+    """Sequence after sequence, each from its own memory, as the samples are; the last with the observation after it."""
+    length = len(batch.actions) // len(memories)
+    parts: list[Outputs] = []
+    for number, memory in enumerate(memories):
+        end = (number + 1) * length + (number + 1 == len(memories))
+        steps = slice(number * length, end)
+        parts.append(network.unroll(batch.observations[steps], memory, batch.mask[steps])[0])
+    first, second = (torch.cat(part).float() for part in zip(*parts, strict=True))
+    return first, second
 
 
 def chosen(values: Tensor, actions: Tensor) -> Tensor:
@@ -54,6 +84,9 @@ def chosen(values: Tensor, actions: Tensor) -> Tensor:
 
 def shuffled_samples(batch: Batch, targets: dict[str, Tensor], size: int) -> Iterator[Samples]:
     """Every decision of the batch once, in random order, in parts of about `size`; resetting steps are left out."""
+    if batch.memories is not None:
+        yield from _shuffled_sequences(batch, targets, size, batch.memories)
+        return
     decisions = batch.mask.flatten().nonzero().squeeze(-1)
     order = decisions[torch.randperm(len(decisions)).to(decisions.device)]
     observations, actions = batch.observations[:-1].flatten(0, 1), batch.actions.flatten()
@@ -61,6 +94,23 @@ def shuffled_samples(batch: Batch, targets: dict[str, Tensor], size: int) -> Ite
     for part in order.tensor_split(max(1, round(len(order) / size))):
         drawn = {name: values[part] for name, values in flat.items()}
         yield Samples(_rows(observations, part), actions[part], drawn, batch.env_steps)
+
+
+def _shuffled_sequences(batch: Batch, targets: dict[str, Tensor], size: int, memories: Tensor) -> Iterator[Samples]:
+    """Every sequence of the batch once, in random order, in parts of about `size` steps."""
+    count, envs, _ = memories.shape
+    length = len(batch.mask) // count
+    order = torch.randperm(count * envs).to(memories.device)
+    for part in order.tensor_split(max(1, round(batch.mask.numel() / size))):
+        sequence, env = part // envs, part % envs
+        steps = sequence * length + torch.arange(length, device=part.device)[:, None]
+        mask = batch.mask[steps, env]
+        decisions = mask > 0
+        if decisions.any():
+            drawn = {name: values[steps, env][decisions] for name, values in targets.items()}
+            actions = batch.actions[steps, env][decisions]
+            observations = batch.observations[steps, env]
+            yield Samples(observations, actions, drawn, batch.env_steps, memories[sequence, env], mask)
 
 
 def _rows(observations: Tensor, which: Tensor) -> Tensor:

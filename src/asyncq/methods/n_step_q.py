@@ -15,6 +15,6 @@ loss = squared_error
 
 def targets(network: nn.Module, target_network: nn.Module, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
     """lambda-returns that bootstrap from the values of the next observations, `[T, E]`."""
-    following = bootstrap_values(network, target_network, batch.observations[1:], config.double)
+    following = bootstrap_values(network, target_network, batch, config.double)
     assert config.trace_lambda is not None
     return {"values": lambda_returns(batch.rewards, batch.discounts, batch.mask, following, config.trace_lambda)}

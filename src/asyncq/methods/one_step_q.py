@@ -15,5 +15,5 @@ loss = squared_error
 
 def targets(network: nn.Module, target_network: nn.Module, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
     """Reward plus the value of the next observation, `[T, E]`."""
-    following = bootstrap_values(network, target_network, batch.observations[1:], config.double)
+    following = bootstrap_values(network, target_network, batch, config.double)
     return {"values": one_step_targets(batch.rewards, batch.discounts, following)}

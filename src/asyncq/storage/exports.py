@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from asyncq.errors import UsageError
-from asyncq.networks import PolicyValueNetwork, QNetwork
+from asyncq.networks import Network, PolicyValueNetwork
 from asyncq.storage.files import write_whole
 from asyncq.storage.weights_file import TrainedWeights
 
@@ -28,9 +28,10 @@ def save_safetensors(path: Path, weights: TrainedWeights) -> None:
     write_whole(path, save(weights.parameters, metadata=weights.metadata()))
 
 
-def save_onnx(path: Path, weights: TrainedWeights, network: PolicyValueNetwork | QNetwork) -> float:
+def save_onnx(path: Path, weights: TrainedWeights, network: Network) -> float:
     """Write `network` as ONNX: `observations[B, ...]` in, `logits[B, A]` and `value[B]` out, or `q_values[B, A]`.
 
+    With an LSTM also `memory[B, M]` in, zeros as a game begins, and `next_memory[B, M]` out.
     Returns the largest difference of its outputs in onnxruntime to ours on random observations, relative to 1 + their
     size. Raises UsageError without the packages, or if that is above TOLERANCE.
     """
@@ -40,23 +41,26 @@ def save_onnx(path: Path, weights: TrainedWeights, network: PolicyValueNetwork |
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UsageError(f"writing {path} needs onnx, onnxruntime, onnxscript: pip install asyncq[convert]") from error
+    inputs = {"observations": _random_observations(weights, 32)}
     names = ["logits", "value"] if isinstance(network, PolicyValueNetwork) else ["q_values"]
-    observations = _random_observations(weights, 32)
     exported = _Exported(network, len(names)).eval()
+    if network.lstm is not None:
+        inputs["memory"] = torch.rand(32, network.memory_size) - 0.5
+        names.append("next_memory")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that nothing here uses
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))  # the exporter's, about itself
         program = torch.onnx.export(
-            exported, (observations,), input_names=["observations"], output_names=names,
-            dynamic_shapes=({0: torch.export.Dim("batch")},), dynamo=True, verbose=False,
+            exported, tuple(inputs.values()), input_names=list(inputs), output_names=names,
+            dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in inputs), dynamo=True, verbose=False,
         )  # fmt: skip
-        expected = exported(observations)
+        expected = exported(*inputs.values())
     assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(model, weights.metadata())
     content = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    found = session.run(names, {"observations": observations.numpy()})
+    found = session.run(names, {name: value.numpy() for name, value in inputs.items()})
     difference = max(
         float((np.abs(ours.numpy() - theirs) / (1 + np.abs(theirs))).max())
         for ours, theirs in zip(expected, found, strict=True)
@@ -70,13 +74,15 @@ def save_onnx(path: Path, weights: TrainedWeights, network: PolicyValueNetwork |
 class _Exported(torch.nn.Module):
     """A network without the outputs that nobody outside needs."""
 
-    def __init__(self, network: torch.nn.Module, outputs: int) -> None:
+    def __init__(self, network: Network, outputs: int) -> None:
         super().__init__()
         self.network, self.outputs = network, outputs
 
-    def forward(self, observations: Tensor) -> tuple[Tensor, ...]:
-        outputs: tuple[Tensor, ...] = self.network(observations)
-        return outputs[: self.outputs]
+    def forward(self, observations: Tensor, memory: Tensor | None = None) -> tuple[Tensor, ...]:
+        if memory is None:
+            return tuple(self.network(observations))[: self.outputs]
+        outputs, next_memory = self.network.step(observations, memory)
+        return *outputs[: self.outputs], next_memory
 
 
 def _random_observations(weights: TrainedWeights, count: int) -> Tensor:
