@@ -153,7 +153,7 @@ def test_weights_published_while_a_fragment_is_played_are_played_from_the_next_s
     task, _, network = make_task()
     worker = Worker(task)
     step, weights = worker.env.step, flatten_parameters(network)
-    versions = iter([4, 4, 5, 9, 9, 9, 12])
+    versions = iter([4, 4, 5, 9, 9, 9, 9, 12])
 
     def publish_and_step(actions: Any) -> Any:
         task.board.publish(weights.numpy(), Snapshot(next(versions), env_steps=0))
@@ -164,7 +164,7 @@ def test_weights_published_while_a_fragment_is_played_are_played_from_the_next_s
     assert fragment is not None
     worker.fill(fragment)
     worker.env.close()
-    assert fragment.weights_versions.tolist() == [3, 4, 4, 5, 9, 9, 9]
+    assert fragment.weights_versions.tolist() == [3, 4, 4, 5, 9, 9, 9, 9]
 
 
 def test_a_worker_counts_its_decisions_on_the_status_board() -> None:

@@ -19,8 +19,7 @@ ADAM_RMS = 0.2
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 """Of the polynomial that pulls singular values towards 1 (Jordan et al.); five rounds leave them at 0.7 to 1.2."""
 ROUNDS = {torch.float32: (5,), torch.bfloat16: (3, 2)}
-"""Rounds without a look at the matrix itself, by arithmetic: in bfloat16 the fourth and fifth would double the errors of
-the first ones."""
+"""Between two looks at the matrix itself: in bfloat16 errors of the Gram matrix would grow beyond three."""
 
 
 class Muon(torch.optim.Optimizer):
