@@ -122,6 +122,11 @@ def test_resolved_fills_in_everything_but_what_has_a_meaning_when_open(method: s
     assert config.resolved(kind, 4) == config
 
 
+def test_final_epsilons_are_equally_likely_unless_said_otherwise() -> None:
+    config = TrainConfig(method="n-step-q", epsilon_final=(0.1, 0.2)).resolved("vector", 1)
+    assert config.epsilon_probabilities == (0.5, 0.5)
+
+
 @pytest.mark.parametrize(("n_step", "length"), [(64, 16), (5, 5), (100, 20), (23, 1)])
 def test_sequences_divide_the_fragment(n_step: int, length: int) -> None:
     config = TrainConfig(recurrent=True, n_step=n_step).resolved("image", 4)

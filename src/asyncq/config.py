@@ -100,7 +100,7 @@ class TrainConfig:
     """Q methods: final shares of random actions; each environment samples one of them (default: 0.01 for images, the
     paper's 0.1 0.01 0.5 for vectors)."""
     epsilon_probabilities: AutoFloats = None
-    """Q methods: probability of each of --epsilon-final (default: 1 for images, 0.4 0.3 0.3 for vectors)."""
+    """Q methods: probability of each of --epsilon-final (default: equal; 0.4 0.3 0.3 for the paper's)."""
     epsilon_anneal_frames: AutoInt = None
     """Q methods: frames until the final epsilon is reached (default: 1M, at most a tenth of the run; the paper: 4M)."""
     target_interval: AutoInt = None
@@ -304,6 +304,8 @@ class TrainConfig:
             if kind == "vector" and (getattr(self, name) or 1) > 1:
                 given = f"{_flag(name)} {getattr(self, name)}"
                 raise UsageError(f"{given} is for images, but {self.env} gives vectors; leave it out")
+        if self.epsilon_final:
+            defaults["epsilon_probabilities"] = (1 / len(self.epsilon_final),) * len(self.epsilon_final)
         if self.recurrent:
             defaults |= RECURRENT_DEFAULTS
             n_step = self.n_step or defaults["n_step"]
