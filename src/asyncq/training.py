@@ -109,7 +109,8 @@ def settle(config: TrainConfig) -> tuple[TrainConfig, EnvironmentSpec]:
     if config.precision is None:
         fast = has_fast_bf16(choose_device(config.device))
         config = dataclasses.replace(config, precision="bf16" if fast else "float32")
-    return config, spec.resized(config.frame_size)
+    assert config.frame_stack
+    return config, dataclasses.replace(spec.resized(config.frame_size), frame_stack=config.frame_stack)
 
 
 @dataclass(frozen=True)
