@@ -74,7 +74,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"method": "a3c", "target_interval": 100}, "no target network"),
     ({"method": "n-step-q", "entropy_coefficient": 0.01}, "--epsilon-final instead"),
     ({"learning_rate": 1e-4, "final_learning_rate": 1e-3}, "only falls"),
-    ({"sequence_length": 8}, "add --recurrent, or leave it out"),
+    ({"sequence_length": 8}, "add --recurrent, or give it as auto"),
     ({"recurrent": True, "n_step": 20, "sequence_length": 8}, "--sequence-length 8 must divide --n-step 20"),
 ]
 
@@ -125,12 +125,17 @@ def test_resolved_fills_in_everything_but_what_has_a_meaning_when_open(method: s
 def test_final_epsilons_are_equally_likely_unless_said_otherwise() -> None:
     config = TrainConfig(method="n-step-q", epsilon_final=(0.1, 0.2)).resolved("vector", 1)
     assert config.epsilon_probabilities == (0.5, 0.5)
+    papers = TrainConfig(method="n-step-q", epsilon_final=(0.1, 0.01, 0.5)).resolved("vector", 1)
+    assert papers.epsilon_probabilities == (0.4, 0.3, 0.3)
 
 
-@pytest.mark.parametrize(("n_step", "length"), [(64, 16), (5, 5), (100, 20), (23, 1)])
+@pytest.mark.parametrize(("n_step", "length"), [(64, 16), (5, 5), (100, 20), (3, 3)])
 def test_sequences_divide_the_fragment(n_step: int, length: int) -> None:
     config = TrainConfig(recurrent=True, n_step=n_step).resolved("image", 4)
     assert (config.sequence_length, config.frame_stack) == (length, 1)
+    with pytest.raises(UsageError, match="--n-step 23 cannot be cut into sequences of 5 to 20 steps"):
+        TrainConfig(recurrent=True, n_step=23).resolved("image", 4)
+    assert TrainConfig(recurrent=True, n_step=23, sequence_length=1).resolved("image", 4).sequence_length == 1
     assert TrainConfig(recurrent=True, n_step=n_step, frame_stack=4).resolved("image", 4).frame_stack == 4
 
 

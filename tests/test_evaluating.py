@@ -7,10 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from asyncq import evaluating
+from asyncq.agent import Agent
 from asyncq.errors import UsageError
-from asyncq.evaluating import EvaluateConfig, PlayerDied, confidence_interval, evaluate, play_games
+from asyncq.evaluating import (
+    EvaluateConfig,
+    GameInPlay,
+    PlayerDied,
+    confidence_interval,
+    evaluate,
+    play_games,
+    step_together,
+)
 from untrained import untrained
 
 
@@ -43,6 +53,18 @@ def test_a_game_depends_on_its_seed_alone(
         results.append(sorted(play_games(config, seeds), key=lambda game: game.seed))
     assert results[0] == results[1] == results[2]
     assert len({game.score for game in results[0]}) > 1
+
+
+def test_games_side_by_side_remember_each_their_own(tmp_path: Path) -> None:
+    agent = Agent(EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1", recurrent=True))))
+    games = [GameInPlay(agent, seed) for seed in (1, 2)]
+    memory = agent.no_memory(2)
+    for _ in range(3):
+        observations = np.concatenate([game.observations for game in games])
+        _, memory = agent.consider(observations, memory)
+        step_together(agent, games)
+        torch.testing.assert_close(torch.cat([game.memory for game in games]), memory)
+    assert memory.any()
 
 
 def test_pong_games_are_played_to_the_end_with_raw_scores(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec
 from asyncq.experience import ExperienceQueue, FragmentLayout
 from asyncq.learner import BAD_BATCHES, Learner, LearnerTask, NumbersWentBad, learned_rewards
+from asyncq.methods import network_for
 from asyncq.methods.batch import Batch
 from asyncq.muon import Muon
 from asyncq.optimizing import make_optimizer
@@ -38,7 +39,15 @@ def make_learner(
     given = {"method": "a3c", "n_step": STEPS, "batch_size": STEPS * ENVS, "passes": 1, "env": spec.env_id}
     config = TrainConfig(**{**given, **settings}).resolved(spec.kind, spec.frame_skip)
     reports, reports_in = multiprocessing.Pipe(duplex=False)
-    layout = FragmentLayout(STEPS, ENVS, spec.frame_shape, spec.frame_dtype, spec.frame_stack)
+    layout = FragmentLayout(
+        STEPS,
+        ENVS,
+        spec.frame_shape,
+        spec.frame_dtype,
+        spec.frame_stack,
+        network_for(config, spec).memory_size,
+        sequences=STEPS // (config.sequence_length or STEPS),
+    )
     task = LearnerTask(
         config=config,
         spec=spec,
@@ -63,6 +72,7 @@ def push(learner: Learner, version: int, resets: int = 0, into: int = 0) -> bool
         return False
     fragment.frames[...] = generator.integers(0, 100, fragment.frames.shape)
     fragment.actions[...] = generator.integers(0, 2, (STEPS, ENVS))
+    fragment.memories[...] = generator.normal(size=fragment.memories.shape)
     fragment.rewards[...] = generator.normal(size=(STEPS, ENVS))
     fragment.discounts[...] = 0.99
     fragment.mask[...] = 1
@@ -129,9 +139,13 @@ def test_the_optimizer_moves_the_flat_weights_in_place(name: str) -> None:
     assert (flat < before).all()
 
 
+@pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("method", ["a3c", "n-step-q", "one-step-q"])
-def test_a_run_learns_publishes_reports_and_saves(tmp_path: Path, method: str) -> None:
-    learner, reports = make_learner(tmp_path, method=method, total_steps=3 * STEPS * ENVS, save_interval=10)
+def test_a_run_learns_publishes_reports_and_saves(tmp_path: Path, method: str, recurrent: bool) -> None:
+    total_steps = 3 * STEPS * ENVS
+    learner, reports = make_learner(
+        tmp_path, method=method, recurrent=recurrent, total_steps=total_steps, save_interval=10
+    )
     before = learner.weights.clone()
     for version in range(3):
         push(learner, version)
@@ -340,6 +354,17 @@ def test_a_restored_learner_goes_on_as_the_first_would(tmp_path: Path, method: s
         assert getattr(first, name) == getattr(second, name)
     assert torch.equal(first.weights, second.weights)
     assert all(torch.equal(a, b) for a, b in zip(first.target.parameters(), second.target.parameters(), strict=True))
+
+
+def test_sequences_of_several_fragments_keep_their_memories(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path, recurrent=True, sequence_length=2, batch_size=2 * STEPS * ENVS)
+    push(learner, 0)
+    push(learner, 1)
+    fragments = learner._drain()
+    batch = learner.to_device(fragments)
+    assert batch.memories is not None
+    assert batch.memories.shape == (2, 2 * ENVS, learner.network.memory_size)
+    assert torch.equal(batch.memories[1, ENVS:], torch.as_tensor(fragments[1].memories[1]))
 
 
 def test_a_deterministic_learner_keeps_its_slots_until_it_has_learned(tmp_path: Path) -> None:

@@ -214,6 +214,13 @@ def test_a_sequence_is_its_steps_one_by_one_and_forgets_where_the_mask_is_0(head
     torch.testing.assert_close(alone[0], first[3:, :1])
 
 
+def test_what_is_no_number_is_forgotten_too() -> None:
+    lstm = LSTM(3)
+    _, memory = lstm(torch.zeros(1, 2, 3), torch.full((2, 6), math.nan), torch.tensor([[0.0, 1.0]]))
+    assert not memory[0].any()
+    assert memory[1].isnan().all()
+
+
 def test_a_network_without_memory_steps_as_it_computes() -> None:
     network = make_network("mlp", "q", VECTOR, 5, True)
     observations = torch.randn(3, *VECTOR)

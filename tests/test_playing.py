@@ -9,9 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from asyncq import playing, screens
+from asyncq.agent import Agent
 from asyncq.errors import UsageError
+from asyncq.networks import Outputs
 from asyncq.overlay import HEIGHT, PANEL
 from asyncq.playing import PlayConfig, play
 from asyncq.shared import Array
@@ -45,6 +49,23 @@ def test_the_overlay_stands_beside_every_picture(method: str, tmp_path: Path) ->
     panels = [picture[:, -PANEL:] for picture in pictures]
     assert all(panel.any() for panel in panels)
     assert (panels[0] != panels[-1]).any()
+
+
+def test_an_lstm_remembers_the_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memories = [torch.zeros(1, 128)]
+
+    class Watched(Agent):
+        def consider(self, observations: Array, memory: Tensor) -> tuple[Outputs, Tensor]:
+            assert torch.equal(memory, memories[-1])
+            outputs, after = super().consider(observations, memory)
+            memories.append(after)
+            return outputs, after
+
+    monkeypatch.setattr(playing, "Agent", Watched)
+    weights = untrained(tmp_path / "w.h5", "CartPole-v1", recurrent=True)
+    play(PlayConfig(path=str(weights), record=str(tmp_path / "game.gif")))
+    assert len(memories) > 5
+    assert not torch.equal(memories[1], memories[2])
 
 
 def test_without_a_screen_a_window_becomes_a_file(

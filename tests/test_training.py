@@ -14,9 +14,10 @@ import h5py
 import numpy as np
 import pytest
 
+from asyncq.config import TrainConfig
 from asyncq.storage.state_file import load_state
 from asyncq.storage.weights_file import load_weights
-from asyncq.training import SAME_REQUEST_SECONDS, Signals
+from asyncq.training import SAME_REQUEST_SECONDS, Signals, settle
 from tiny_envs import FAILING, RECALL
 
 
@@ -99,6 +100,13 @@ def test_an_lstm_learns_what_has_to_be_remembered(method: str, tmp_path: Path, m
     done = asyncq("train", *settings)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "summary.json").read_text())["outcome"] == "target-return"
+
+
+@pytest.mark.parametrize("settings", [{}, {"recurrent": True}, {"env": "CartPole-v1", "recurrent": True}])
+def test_the_settled_configuration_describes_what_is_played_and_settles_as_itself(settings: dict[str, Any]) -> None:
+    config, spec = settle(TrainConfig(**settings))
+    assert spec.frame_stack == config.frame_stack == (1 if settings else 4)
+    assert settle(TrainConfig.from_json(config.to_json())) == (config, spec)
 
 
 def test_run_directory_holds_everything(tmp_path: Path) -> None:
@@ -262,7 +270,7 @@ def test_a_dead_learner_starts_again_from_its_last_state(tmp_path: Path) -> None
 
 
 def test_a_deterministic_run_ends_with_the_same_weights_when_it_was_stopped(tmp_path: Path) -> None:
-    flags = ["--method", "one-step-q", "--env", "CartPole-v1", "--deterministic", "--total-steps", 9_000]
+    flags = ["--method", "one-step-q", "--recurrent", "--env", "CartPole-v1", "--deterministic", "--total-steps", 9_000]
     flags += ["--save-interval", 3_000, "--report-interval", 0.1]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert asyncq("train", *flags, "--run-dir", whole).returncode == 0

@@ -50,6 +50,8 @@ class BenchConfig:
     """one-step-q, one-step-sarsa, n-step-q or a3c."""
     network: AutoStr = None
     """a3c, nature, impala, small or mlp (default: by method)."""
+    recurrent: bool = False
+    """With an LSTM."""
     device: str = "auto"
     """The learner's device: auto, cpu or cuda."""
     precision: AutoStr = None
@@ -65,7 +67,12 @@ class BenchConfig:
 
     def training(self) -> TrainConfig:
         return TrainConfig(
-            env=self.env, method=self.method, network=self.network, device=self.device, precision=self.precision
+            env=self.env,
+            method=self.method,
+            network=self.network,
+            recurrent=self.recurrent,
+            device=self.device,
+            precision=self.precision,
         )
 
 

@@ -24,6 +24,8 @@ OPTIMIZERS = ("rmsprop", "adam", "radam", "muon")
 CORRECTIONS = ("vtrace", "none")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bf16")
+SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 5, 20
+"""That are chosen for an LSTM: the paper's t_max without and with one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,7 @@ class TrainConfig:
     """An LSTM between the network and its heads, which remembers the game so far."""
     sequence_length: AutoInt = None
     """--recurrent: env steps in a row that gradients go back through, a divisor of --n-step (default: the largest one
-    up to 20, the paper's)."""
+    up to 20)."""
     frame_stack: AutoInt = None
     """Newest frames in one observation (default: 4 for images, 1 for vectors and with --recurrent)."""
     frame_size: AutoInt = None
@@ -244,9 +246,10 @@ class TrainConfig:
                 f"--deterministic needs --queue-size 1, not {self.queue_size}: worker and learner take turns"
             )
         if self.sequence_length and not self.recurrent:
-            raise UsageError("--sequence-length is for networks with an LSTM; add --recurrent, or leave it out")
+            raise UsageError("--sequence-length is for networks with an LSTM; add --recurrent, or give it as auto")
         if self.sequence_length and self.n_step and self.n_step % self.sequence_length:
-            raise UsageError(f"--sequence-length {self.sequence_length} must divide --n-step {self.n_step}")
+            given = f"--sequence-length {self.sequence_length}"
+            raise UsageError(f"{given} must divide --n-step {self.n_step}; change one of them, or give it as auto")
         if self.run_dir == "":
             raise UsageError("--run-dir is empty; give it a directory, or leave it out")
         for name in ("learning_rate", "entropy_coefficient"):
@@ -304,12 +307,11 @@ class TrainConfig:
             if kind == "vector" and (getattr(self, name) or 1) > 1:
                 given = f"{_flag(name)} {getattr(self, name)}"
                 raise UsageError(f"{given} is for images, but {self.env} gives vectors; leave it out")
-        if self.epsilon_final:
+        if self.epsilon_final and self.epsilon_final != defaults["epsilon_final"]:
             defaults["epsilon_probabilities"] = (1 / len(self.epsilon_final),) * len(self.epsilon_final)
         if self.recurrent:
             defaults |= RECURRENT_DEFAULTS
-            n_step = self.n_step or defaults["n_step"]
-            defaults["sequence_length"] = max(length for length in range(1, 21) if n_step % length == 0)
+            defaults["sequence_length"] = self.sequence_length or _sequence_length(self.n_step or defaults["n_step"])
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if self.deterministic:
             missing["max_restarts"] = 0  # a replacement would play other games
@@ -327,6 +329,15 @@ class TrainConfig:
             raise UsageError(f"unknown settings in the configuration: {', '.join(unknown)}")
         arguments: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
         return cls(**arguments)
+
+
+def _sequence_length(n_step: int) -> int:
+    """The longest that divides `n_step`. Raises UsageError if gradients would hardly go back at all."""
+    length = max(length for length in range(1, LONGEST_SEQUENCE + 1) if n_step % length == 0)
+    if length < min(n_step, SHORTEST_SEQUENCE):
+        wanted = f"sequences of {SHORTEST_SEQUENCE} to {LONGEST_SEQUENCE} steps"
+        raise UsageError(f"--n-step {n_step} cannot be cut into {wanted}; choose another, or give --sequence-length")
+    return length
 
 
 def _flag(name: str) -> str:

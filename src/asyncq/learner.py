@@ -232,7 +232,7 @@ class Learner:
         self.bad_batches += 1
         if self.bad_batches < BAD_BATCHES:
             return
-        arrays = {"observations": batch.observations, "actions": batch.actions, "rewards": batch.rewards, **targets}
+        arrays = {name: array for name, array in batch._asdict().items() if isinstance(array, Tensor)} | targets
         path = self.task.run_dir / "bad-batch.npz"
         self._try(path, partial(np.savez, path, **{name: array.cpu().numpy() for name, array in arrays.items()}))  # type: ignore[arg-type]
         self._save_state()

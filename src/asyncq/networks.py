@@ -140,20 +140,16 @@ class LSTM(nn.Module):
         nn.init.ones_(self.inputs.bias[features : 2 * features])
 
     def forward(self, features: Tensor, memory: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What comes out of each step, and the memory after the last.
-
-        After step t `mask[t, B]`, where there is one, says who keeps the memory: 0 forgets.
-        """
+        """What comes out of each step, and the memory after the last; `mask[t, B]` 0 forgets after step t."""
         hidden, cell = memory.chunk(2, -1)
         outputs = []
-        for t, given in enumerate(self.inputs(features)):
+        for given, keeps in zip(self.inputs(features), mask.unsqueeze(-1) > 0, strict=True):
             gates = (given + self.recurrence(hidden)).to(memory.dtype)
             write, forget, read, content = gates.chunk(4, -1)
             cell = forget.sigmoid() * cell + write.sigmoid() * content.tanh()
             hidden = read.sigmoid() * cell.tanh()
             outputs.append(hidden)
-            if t < len(mask):
-                hidden, cell = hidden * mask[t, :, None], cell * mask[t, :, None]
+            hidden, cell = hidden.where(keeps, 0), cell.where(keeps, 0)  # 0 times infinity would stay in it
         return torch.stack(outputs), torch.cat([hidden, cell], -1)
 
 
@@ -171,22 +167,23 @@ class Network(nn.Module):
         return self.lstm.memory_size if self.lstm else 0
 
     def heads(self, features: Tensor, observations: Tensor) -> Outputs:
+        """What the method asked for, from `features[B, F]`; a second trunk looks at `observations[B, ...]` itself."""
         raise NotImplementedError
 
     def forward(self, observations: Tensor) -> Outputs:
-        """For `observations[B, ...]`; a network with an LSTM needs `step` or `unroll`."""
-        assert self.lstm is None
+        """For `observations[B, ...]`, without a memory."""
+        assert self.lstm is None, "a network with an LSTM needs step or unroll"
         return self.heads(self.trunk(observations), observations)
 
     def step(self, observations: Tensor, memory: Tensor) -> tuple[Outputs, Tensor]:
         """For `observations[B, ...]` after the `memory[B, M]` of what came before; and the memory after them."""
         if self.lstm is None:
             return self(observations), memory
-        (first, second), memory = self.unroll(observations[None], memory, mask=memory.new_ones(0, 0))
+        (first, second), memory = self.unroll(observations[None], memory, mask=torch.ones_like(memory[None, :, 0]))
         return (first[0], second[0]), memory
 
     def unroll(self, observations: Tensor, memory: Tensor, mask: Tensor) -> tuple[Outputs, Tensor]:
-        """For `observations[T, B, ...]`, `[T, B, ...]`; after step t whoever has `mask[t, B]` 0 forgets all."""
+        """For `observations[T, B, ...]`, `[T, B, ...]`; whoever has `mask[t, B]` 0 forgets all after step t."""
         assert self.lstm is not None
         leading, flat = observations.shape[:2], observations.flatten(0, 1)
         features, memory = self.lstm(self.trunk(flat).reshape(*leading, -1), memory, mask)
@@ -242,7 +239,7 @@ def make_network(
     trunk, value_trunk = _trunk(name, observation_shape, layer_norm), None
     if heads == "q":
         return QNetwork(trunk, actions, dueling, recurrent)
-    if name == "mlp" and not recurrent:  # small, and values of hundreds would drown the policy in a shared one
+    if name == "mlp" and not recurrent:  # values of hundreds would drown the policy; two memories would cost twice
         value_trunk = _trunk(name, observation_shape, layer_norm)
     return PolicyValueNetwork(trunk, actions, value_trunk, recurrent)
 

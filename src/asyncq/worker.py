@@ -144,7 +144,7 @@ class Worker:
             fragment.actions[t] = actions.numpy()
             fragment.behaviour_log_probs[t] = log_probs.numpy()
             self._step(fragment, t)
-            self.memory = self.memory * torch.as_tensor(fragment.mask[t, :, None])
+            self.memory = self.memory.where(torch.as_tensor(fragment.mask[t, :, None] > 0), 0)
             self.task.status.touch(self.task.index)
             fragment.frames[spec.frame_stack + t] = spec.latest_frames(self.observations)
 

@@ -132,7 +132,7 @@ def test_outputs_unroll_each_sequence_from_its_own_memory() -> None:
     assert (found[0].shape, found[1].shape) == ((7, 3, 5), (7, 3))
     with torch.no_grad():
         early, _ = network.unroll(batch.observations[:3], batch.memories[0], batch.mask[:3])
-        late, _ = network.unroll(batch.observations[3:], batch.memories[1], batch.mask[3:])
+        late, _ = network.unroll(batch.observations[3:], batch.memories[1], torch.ones(4, 3))
     for which in (0, 1):
         torch.testing.assert_close(found[which], torch.cat([early[which], late[which]]))
 

@@ -49,7 +49,6 @@ def test_onnx_gives_the_same_outputs(env_id: str, method: str, outputs: list[str
         assert all(np.abs(ours.numpy() - theirs).max() < 1e-4 for ours, theirs in zip(expected, found, strict=False))
 
 
-@pytest.mark.filterwarnings("ignore:# The axis name")
 @pytest.mark.filterwarnings("default")
 def test_onnx_takes_and_gives_the_memory_of_an_lstm(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")

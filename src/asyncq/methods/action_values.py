@@ -22,6 +22,5 @@ def bootstrap_values(network: nn.Module, target_network: nn.Module, batch: Batch
     With `double` it is the target network's value of the action that the network itself thinks best: whoever chooses
     does not judge as well (van Hasselt et al. 2016, eq. 4).
     """
-    values, greatest = outputs(target_network, batch)
-    following = chosen(values, outputs(network, batch)[0].argmax(-1)) if double else greatest
-    return following[1:]
+    values, greatest = outputs(target_network, batch, begin=1)
+    return chosen(values, outputs(network, batch, begin=1)[0].argmax(-1)) if double else greatest

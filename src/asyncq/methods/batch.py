@@ -54,25 +54,28 @@ class Samples(NamedTuple):
         return first[self.mask > 0], second[self.mask > 0]
 
 
-def outputs(network: nn.Module, batch: Batch) -> Outputs:
-    """Both outputs of `network` for all observations of `batch`, `[T+1, E, ...]`; no gradient."""
+def outputs(network: nn.Module, batch: Batch, begin: int = 0) -> Outputs:
+    """Both outputs of `network` for the observations of `batch` from `begin` on, `[T+1-begin, E, ...]`; no gradient."""
+    observations = batch.observations[begin:]
     with torch.no_grad():
         if batch.memories is not None:
-            return _unrolled(cast(Network, network), batch, batch.memories)
-        parts: list[Outputs] = [network(part) for part in torch.split(batch.observations.flatten(0, 1), CACHED_ROWS)]
+            first, second = _unrolled(cast(Network, network), batch, batch.memories)
+            return first[begin:], second[begin:]
+        parts: list[Outputs] = [network(part) for part in torch.split(observations.flatten(0, 1), CACHED_ROWS)]
     first, second = (torch.cat(part).float() for part in zip(*parts, strict=True))
-    leading = batch.observations.shape[:2]
+    leading = observations.shape[:2]
     return first.reshape(*leading, *first.shape[1:]), second.reshape(leading)
 
 
 def _unrolled(network: Network, batch: Batch, memories: Tensor) -> Outputs:
     """Sequence after sequence, each from its own memory, as the samples are; the last with the observation after it."""
     length = len(batch.actions) // len(memories)
+    mask = torch.cat([batch.mask, torch.ones_like(batch.mask[:1])])
     parts: list[Outputs] = []
     for number, memory in enumerate(memories):
-        end = (number + 1) * length + (number + 1 == len(memories))
+        end = (number + 1) * length if number + 1 < len(memories) else len(mask)
         steps = slice(number * length, end)
-        parts.append(network.unroll(batch.observations[steps], memory, batch.mask[steps])[0])
+        parts.append(network.unroll(batch.observations[steps], memory, mask[steps])[0])
     first, second = (torch.cat(part).float() for part in zip(*parts, strict=True))
     return first, second
 

@@ -19,6 +19,6 @@ def targets(network: nn.Module, target_network: nn.Module, batch: Batch, config:
 
     The action after a fragment's last step is in the next fragment; there the greatest value takes its place.
     """
-    values, greatest = outputs(target_network, batch)
-    following = torch.cat([chosen(values[1:-1], batch.actions[1:]), greatest[-1:]])
+    values, greatest = outputs(target_network, batch, begin=1)
+    following = torch.cat([chosen(values[:-1], batch.actions[1:]), greatest[-1:]])
     return {"values": one_step_targets(batch.rewards, batch.discounts, following)}

@@ -49,7 +49,7 @@ def save_onnx(path: Path, weights: TrainedWeights, network: Network) -> float:
         names.append("next_memory")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that nothing here uses
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))  # the exporter's, about itself
+        warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning, UserWarning))  # the exporter's, of itself
         program = torch.onnx.export(
             exported, tuple(inputs.values()), input_names=list(inputs), output_names=names,
             dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in inputs), dynamo=True, verbose=False,

@@ -78,7 +78,7 @@ def save_keras(path: Path, weights: TrainedWeights, version: int | None = None) 
     if recognise(weights.parameters) is None:
         raise UsageError(
             "these weights have no counterpart in Keras: only those trained with --network a3c or nature and "
-            "--layer-norm False on frames of 84x84 do"
+            "--layer-norm False on frames of 84x84, without --recurrent and --dueling, do"
         )
     form = KerasFormat(**weights.facts.get("keras", {}))
     if version not in (None, form.version):
