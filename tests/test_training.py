@@ -129,11 +129,11 @@ def test_run_directory_holds_everything(tmp_path: Path) -> None:
 
 
 def test_configuration_can_be_repeated(tmp_path: Path) -> None:
-    flags = ["--env", "CartPole-v1", "--processes", 1, "--total-steps", 2_000, "--lr", 0.002]
-    assert asyncq("train", *flags, "--run-dir", tmp_path / "a").returncode == 0
-    repeated = asyncq("train", "--config", tmp_path / "a" / "config.json", "--run-dir", tmp_path / "b")
+    config, _ = settle(TrainConfig(env="CartPole-v1", processes=1, total_steps=2_000, learning_rate=0.002))
+    (tmp_path / "earlier.json").write_text(json.dumps(config.to_json()))
+    repeated = asyncq("train", "--config", tmp_path / "earlier.json", "--run-dir", tmp_path / "run")
     assert repeated.returncode == 0, repeated.stderr
-    assert (tmp_path / "a" / "config.json").read_text() == (tmp_path / "b" / "config.json").read_text()
+    assert TrainConfig.from_json(json.loads((tmp_path / "run" / "config.json").read_text())) == config
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
