@@ -212,6 +212,7 @@ def summarise(agent: Agent, config: EvaluateConfig, games: list[Game]) -> dict[s
             "weights": str(config.file),
             "method": agent.trained.method,
             "network": agent.trained.network,
+            "recurrent": agent.trained.recurrent,
             "trained_env": agent.trained.env,
             "trained_env_steps": agent.facts.get("env_steps"),
             "versions": package_versions(),

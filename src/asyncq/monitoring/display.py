@@ -57,7 +57,8 @@ def make_display(config: TrainConfig, status: StatusBoard, run_dir: Path, device
 
 def chosen(config: TrainConfig) -> str:
     """The settings that make a training fast or slow, as flags: what was given, and what was chosen."""
-    names = ("processes", "envs_per_process", "n_step", "batch_size", "passes", "network", "precision")
+    names = ["processes", "envs_per_process", "n_step", "batch_size", "passes", "network", "precision"]
+    names += ["sequence_length"] if config.recurrent else []
     return " ".join(f"--{name.replace('_', '-')} {getattr(config, name)}" for name in names)
 
 
