@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from asyncq.config import METHODS, TrainConfig
+from asyncq.checks import METHODS
+from asyncq.config import TrainConfig
 from asyncq.defaults import PRESETS
 from asyncq.errors import UsageError
 

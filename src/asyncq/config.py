@@ -1,29 +1,23 @@
-"""What a training is asked to do: one frozen dataclass, from which come the flags, `config.json`, and the checks.
+"""What a training is asked to do: one frozen dataclass, from which come the flags and `config.json`.
 
 A field that is None is chosen by the method and the kind of observation; `resolved` fills it in from `defaults.py`.
+`checks.py` refuses values that cannot work.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
 
-from asyncq.defaults import NETWORK_DEFAULTS, PRESETS, RECURRENT_DEFAULTS, open_settings
+from asyncq.checks import check, flag
+from asyncq.defaults import NETWORK_DEFAULTS, RECURRENT_DEFAULTS, open_settings
 from asyncq.errors import UsageError
 from asyncq.flags import AutoBool, AutoFloat, AutoFloats, AutoInt, AutoStr, OpenFloat, OpenStr, alias
 from asyncq.machine import usable_cores
 
-METHODS = ("one-step-q", "one-step-sarsa", "n-step-q", "a3c")
-OPTIMIZERS = ("rmsprop", "adam", "radam", "muon")
-CORRECTIONS = ("vtrace", "none")
-DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("float32", "bf16")
 SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 5, 20
 """That are chosen for an LSTM: the paper's t_max without and with one."""
 
@@ -168,94 +162,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work. Raises UsageError with the reason."""
-        _choice("--method", self.method, METHODS)
-        _choice("--preset", self.preset, PRESETS)
-        if self.correction is not None:
-            _choice("--correction", self.correction, CORRECTIONS)
-        _choice("--device", self.device, DEVICES)
-        if self.precision is not None:
-            _choice("--precision", self.precision, PRECISIONS)
-        if self.network is not None and ":" not in self.network:
-            _choice("--network", self.network, (*NETWORK_DEFAULTS, "MODULE:CLASS"))
-        if self.optimizer is not None:
-            _choice("--optimizer", self.optimizer, OPTIMIZERS)
-        for name in (
-            "keep", "total_steps", "queue_size", "publish_interval", "save_interval",
-        ):  # fmt: skip
-            _at_least(name, getattr(self, name), 1)
-        for name in (
-            "processes", "envs_per_process", "n_step", "batch_size", "passes", "frame_stack", "frame_size",
-            "frame_skip", "sequence_length", "learning_rate_anneal_steps", "entropy_anneal_steps",
-        ):  # fmt: skip
-            if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
-        for name in (
-            "max_grad_norm", "reward_clip", "target_interval", "entropy_coefficient", "final_entropy_coefficient",
-            "final_learning_rate", "optimizer_epsilon", "epsilon_anneal_frames", "policy_clip",
-        ):  # fmt: skip
-            if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 0)
-        for name in ("seed", "value_coefficient", "max_restarts", "max_learner_restarts"):
-            _at_least(name, getattr(self, name), 0)
-        for name in ("gamma", "trace_lambda", "epsilon_initial"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise UsageError(f"{_flag(name)} is {value}; it must lie between 0 and 1")
-        for name in ("learning_rate", "reward_scale", "report_interval", "worker_timeout"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{_flag(name)} is {value}; it must be greater than 0")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UsageError(f"{_flag(field.name)} is {value}; it must be a finite number")
-        if self.seed >= 2**63:
-            raise UsageError(f"--seed is {self.seed}; it must be less than 2**63")
-        self._check_epsilons()
-        self._check_combinations()
-
-    def _check_epsilons(self) -> None:
-        finals, probabilities = self.epsilon_final, self.epsilon_probabilities
-        if finals is not None and any(not 0 <= epsilon <= 1 for epsilon in finals):
-            raise UsageError(f"--epsilon-final {finals} must lie between 0 and 1")
-        if probabilities is not None and (any(p < 0 for p in probabilities) or not abs(sum(probabilities) - 1) < 1e-6):
-            raise UsageError(f"--epsilon-probabilities {probabilities} must be positive and add up to 1")
-        if finals is not None and probabilities is not None and len(finals) != len(probabilities):
-            raise UsageError(
-                f"--epsilon-final and --epsilon-probabilities are {len(finals)} and {len(probabilities)} numbers; "
-                "give one probability for each epsilon"
-            )
-
-    def _check_combinations(self) -> None:
-        if self.method == "a3c" and self.target_interval:
-            raise UsageError("--target-interval is for the Q methods; a3c has no target network, so leave it out")
-        if self.method == "a3c" and (self.double or self.dueling):
-            raise UsageError(
-                "--double and --dueling are for the Q methods; a3c has no action values, so leave them out"
-            )
-        if self.double and self.method == "one-step-sarsa":
-            raise UsageError("--double is for Q-learning; one-step-sarsa learns of the action taken, so leave it out")
-        if self.double and self.target_interval == 0:
-            raise UsageError("--double needs a target network; give --target-interval, such as 10000")
-        if self.method != "a3c" and (self.entropy_coefficient or self.final_entropy_coefficient):
-            raise UsageError("--entropy-coefficient is for a3c; the Q methods explore with --epsilon-final instead")
-        if self.deterministic and (self.processes or 1) > 1:
-            raise UsageError(f"--deterministic needs --processes 1, not {self.processes}: many finish in any order")
-        if self.deterministic and self.queue_size > 1:
-            raise UsageError(
-                f"--deterministic needs --queue-size 1, not {self.queue_size}: worker and learner take turns"
-            )
-        if self.sequence_length and not self.recurrent:
-            raise UsageError("--sequence-length is for networks with an LSTM; add --recurrent, or give it as auto")
-        if self.sequence_length and self.n_step and self.n_step % self.sequence_length:
-            given = f"--sequence-length {self.sequence_length}"
-            raise UsageError(f"{given} must divide --n-step {self.n_step}; change one of them, or give it as auto")
-        if self.run_dir == "":
-            raise UsageError("--run-dir is empty; give it a directory, or leave it out")
-        for name in ("learning_rate", "entropy_coefficient"):
-            start, end = getattr(self, name), getattr(self, f"final_{name}")
-            if start is not None and end is not None and end > start:
-                raise UsageError(f"{_flag(f'final_{name}')} {end} is above {_flag(name)} {start}; it only falls")
+        check(self)
 
     def learning_rate_at(self, env_steps: int) -> float:
         """Step size after `env_steps`."""
@@ -305,7 +212,7 @@ class TrainConfig:
             )
         for name in ("frame_stack", "frame_size"):
             if kind == "vector" and (getattr(self, name) or 1) > 1:
-                given = f"{_flag(name)} {getattr(self, name)}"
+                given = f"{flag(name)} {getattr(self, name)}"
                 raise UsageError(f"{given} is for images, but {self.env} gives vectors; leave it out")
         if self.epsilon_final and self.epsilon_final != defaults["epsilon_final"]:
             defaults["epsilon_probabilities"] = (1 / len(self.epsilon_final),) * len(self.epsilon_final)
@@ -338,20 +245,3 @@ def _sequence_length(n_step: int) -> int:
         wanted = f"sequences of {SHORTEST_SEQUENCE} to {LONGEST_SEQUENCE} steps"
         raise UsageError(f"--n-step {n_step} cannot be cut into {wanted}; choose another, or give --sequence-length")
     return length
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _choice(flag: str, value: str, known: Iterable[str]) -> None:
-    known = list(known)
-    if value not in known:
-        near = difflib.get_close_matches(value, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(f"{flag} {value} is unknown; choose one of: {', '.join(known)}{hint}")
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:
-        raise UsageError(f"{_flag(name)} is {value}; it must be at least {least}")

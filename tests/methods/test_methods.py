@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from asyncq import config
+from asyncq import checks
 from asyncq.methods import METHODS
 
 
 def test_every_method_of_the_configuration_exists() -> None:
-    assert set(METHODS) == set(config.METHODS)
+    assert set(METHODS) == set(checks.METHODS)
 
 
 def test_every_method_names_its_heads() -> None:

@@ -1,0 +1,129 @@
+"""Checks of a training's settings: each refuses what cannot work, and says why and what would."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from asyncq.defaults import NETWORK_DEFAULTS, PRESETS
+from asyncq.errors import UsageError
+
+if TYPE_CHECKING:
+    from asyncq.config import TrainConfig
+
+METHODS = ("one-step-q", "one-step-sarsa", "n-step-q", "a3c")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "method": METHODS,
+    "preset": PRESETS,
+    "optimizer": ("rmsprop", "adam", "radam", "muon"),
+    "correction": ("vtrace", "none"),
+    "device": ("auto", "cpu", "cuda"),
+    "precision": ("float32", "bf16"),
+}
+AT_LEAST_1 = (
+    "total_steps", "queue_size", "publish_interval", "save_interval", "keep", "processes", "envs_per_process", "n_step",
+    "batch_size", "passes", "sequence_length", "frame_stack", "frame_size", "frame_skip", "learning_rate_anneal_steps",
+    "entropy_anneal_steps",
+)  # fmt: skip
+AT_LEAST_0 = (
+    "seed", "value_coefficient", "max_restarts", "max_learner_restarts", "max_grad_norm", "reward_clip",
+    "target_interval", "entropy_coefficient", "final_entropy_coefficient", "final_learning_rate", "optimizer_epsilon",
+    "epsilon_anneal_frames", "policy_clip",
+)  # fmt: skip
+ABOVE_0 = ("learning_rate", "reward_scale", "report_interval", "worker_timeout")
+SHARES = ("gamma", "trace_lambda", "epsilon_initial")
+
+
+def check(config: TrainConfig) -> None:
+    """Raises UsageError with the reason if `config` cannot work; settings that are still open pass."""
+    _check_choices(config)
+    _check_numbers(config)
+    _check_epsilons(config)
+    _check_combinations(config)
+
+
+def flag(name: str) -> str:
+    """How the setting `name` is spelled on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def _check_choices(config: TrainConfig) -> None:
+    for name, known in CHOICES.items():
+        value = getattr(config, name)
+        if value is not None:
+            _choice(flag(name), value, known)
+    if config.network is not None and ":" not in config.network:
+        _choice("--network", config.network, (*NETWORK_DEFAULTS, "MODULE:CLASS"))
+
+
+def _choice(name: str, value: str, known: Iterable[str]) -> None:
+    known = list(known)
+    if value not in known:
+        near = difflib.get_close_matches(value, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"{name} {value} is unknown; choose one of: {', '.join(known)}{hint}")
+
+
+def _check_numbers(config: TrainConfig) -> None:
+    for field in dataclasses.fields(config):
+        name, value = field.name, getattr(config, field.name)
+        if value is None:
+            continue
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{flag(name)} is {value}; it must be a finite number")
+        if name in AT_LEAST_1 and not value >= 1:
+            raise UsageError(f"{flag(name)} is {value}; it must be at least 1")
+        if name in AT_LEAST_0 and not value >= 0:
+            raise UsageError(f"{flag(name)} is {value}; it must be at least 0")
+        if name in SHARES and not 0 <= value <= 1:
+            raise UsageError(f"{flag(name)} is {value}; it must lie between 0 and 1")
+        if name in ABOVE_0 and not value > 0:
+            raise UsageError(f"{flag(name)} is {value}; it must be greater than 0")
+    if config.seed >= 2**63:
+        raise UsageError(f"--seed is {config.seed}; it must be less than 2**63")
+
+
+def _check_epsilons(config: TrainConfig) -> None:
+    finals, probabilities = config.epsilon_final, config.epsilon_probabilities
+    if finals is not None and any(not 0 <= epsilon <= 1 for epsilon in finals):
+        raise UsageError(f"--epsilon-final {finals} must lie between 0 and 1")
+    if probabilities is not None and (any(p < 0 for p in probabilities) or not abs(sum(probabilities) - 1) < 1e-6):
+        raise UsageError(f"--epsilon-probabilities {probabilities} must be positive and add up to 1")
+    if finals is not None and probabilities is not None and len(finals) != len(probabilities):
+        raise UsageError(
+            f"--epsilon-final and --epsilon-probabilities are {len(finals)} and {len(probabilities)} numbers; "
+            "give one probability for each epsilon"
+        )
+
+
+def _check_combinations(config: TrainConfig) -> None:
+    if config.method == "a3c" and config.target_interval:
+        raise UsageError("--target-interval is for the Q methods; a3c has no target network, so leave it out")
+    if config.method == "a3c" and (config.double or config.dueling):
+        raise UsageError("--double and --dueling are for the Q methods; a3c has no action values, so leave them out")
+    if config.double and config.method == "one-step-sarsa":
+        raise UsageError("--double is for Q-learning; one-step-sarsa learns of the action taken, so leave it out")
+    if config.double and config.target_interval == 0:
+        raise UsageError("--double needs a target network; give --target-interval, such as 10000")
+    if config.method != "a3c" and (config.entropy_coefficient or config.final_entropy_coefficient):
+        raise UsageError("--entropy-coefficient is for a3c; the Q methods explore with --epsilon-final instead")
+    if config.deterministic and (config.processes or 1) > 1:
+        raise UsageError(f"--deterministic needs --processes 1, not {config.processes}: many finish in any order")
+    if config.deterministic and config.queue_size > 1:
+        raise UsageError(
+            f"--deterministic needs --queue-size 1, not {config.queue_size}: worker and learner take turns"
+        )
+    if config.sequence_length and not config.recurrent:
+        raise UsageError("--sequence-length is for networks with an LSTM; add --recurrent, or give it as auto")
+    if config.sequence_length and config.n_step and config.n_step % config.sequence_length:
+        given = f"--sequence-length {config.sequence_length}"
+        raise UsageError(f"{given} must divide --n-step {config.n_step}; change one of them, or give it as auto")
+    if config.run_dir == "":
+        raise UsageError("--run-dir is empty; give it a directory, or leave it out")
+    for name in ("learning_rate", "entropy_coefficient"):
+        start, end = getattr(config, name), getattr(config, f"final_{name}")
+        if start is not None and end is not None and end > start:
+            raise UsageError(f"{flag(f'final_{name}')} {end} is above {flag(name)} {start}; it only falls")
