@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from asyncq.checks import check, flag
-from asyncq.defaults import NETWORK_DEFAULTS, RECURRENT_DEFAULTS, open_settings
+from asyncq.defaults import NETWORK_DEFAULTS, open_settings
 from asyncq.errors import UsageError
 from asyncq.flags import AutoBool, AutoFloat, AutoFloats, AutoInt, AutoStr, OpenFloat, OpenStr, alias
 from asyncq.machine import usable_cores
@@ -217,7 +217,7 @@ class TrainConfig:
         if self.epsilon_final and self.epsilon_final != defaults["epsilon_final"]:
             defaults["epsilon_probabilities"] = (1 / len(self.epsilon_final),) * len(self.epsilon_final)
         if self.recurrent:
-            defaults |= RECURRENT_DEFAULTS
+            defaults["frame_stack"] = 1  # the network remembers the older ones itself
             defaults["sequence_length"] = self.sequence_length or _sequence_length(self.n_step or defaults["n_step"])
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if self.deterministic:

@@ -35,9 +35,6 @@ NETWORK_DEFAULTS: dict[str, dict[str, Any]] = {
     "mlp": {},
 }
 
-RECURRENT_DEFAULTS: dict[str, Any] = {"frame_stack": 1}
-"""Of networks that remember the older frames themselves."""
-
 _A3C = {
     "entropy_coefficient": 0.01,
     "target_interval": 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -153,7 +154,7 @@ class LSTM(nn.Module):
         return torch.stack(outputs), torch.cat([hidden, cell], -1)
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """A trunk, where there is one an LSTM, and two heads on either."""
 
     def __init__(self, trunk: Trunk, recurrent: bool) -> None:
@@ -166,9 +167,9 @@ class Network(nn.Module):
         """Numbers that the network remembers of a game; 0 without an LSTM."""
         return self.lstm.memory_size if self.lstm else 0
 
+    @abstractmethod
     def heads(self, features: Tensor, observations: Tensor) -> Outputs:
         """What the method asked for, from `features[B, F]`; a second trunk looks at `observations[B, ...]` itself."""
-        raise NotImplementedError
 
     def forward(self, observations: Tensor) -> Outputs:
         """For `observations[B, ...]`, without a memory."""

@@ -32,8 +32,7 @@ def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optim
 
 
 def hidden_weights(network: nn.Module) -> list[Tensor]:
-    """Weights of the layers between the observation and the features; heads, norms and the LSTM, which is
-    four layers in one, are not among them."""
+    """Weights of the layers between observation and features: not heads, norms, or the LSTM, which is four in one."""
     layers = [module for name, module in network.named_modules() if "trunk" in name]
     return [layer.weight for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)]
 

@@ -127,12 +127,12 @@ class Shared:
         assert config.n_step and config.envs_per_process and config.processes
         network = network_for(config, spec)
         layout = FragmentLayout(
-            config.n_step,
-            config.envs_per_process,
-            spec.frame_shape,
-            spec.frame_dtype,
-            spec.frame_stack,
-            network.memory_size,
+            steps=config.n_step,
+            envs=config.envs_per_process,
+            frame_shape=spec.frame_shape,
+            frame_dtype=spec.frame_dtype,
+            frame_stack=spec.frame_stack,
+            memory_size=network.memory_size,
             sequences=config.n_step // (config.sequence_length or config.n_step),
         )
         queue = ExperienceQueue(layout, config.processes, config.queue_size)

@@ -44,7 +44,7 @@ def network_for(config: TrainConfig, spec: EnvironmentSpec) -> PolicyValueNetwor
         METHODS[config.method].HEADS,
         spec.observation_shape,
         spec.actions,
-        bool(config.layer_norm),
-        config.dueling,
-        config.recurrent,
+        layer_norm=bool(config.layer_norm),
+        dueling=config.dueling,
+        recurrent=config.recurrent,
     )
