@@ -49,6 +49,16 @@ def test_bfloat16_comes_near_and_overshoots_no_more(smallest: float) -> None:
     assert cosine > 0.99
 
 
+@pytest.mark.parametrize("rows", [16, 32])
+def test_bfloat16_overshoots_no_more_where_one_direction_dominates(rows: int) -> None:
+    """As pixels, which are never negative, make it in the first layer; three rounds without a look give up to 70."""
+    generator = torch.Generator().manual_seed(1)
+    for noise in torch.logspace(-1.5, -0.5, 100):
+        common = torch.randn(rows, 1, generator=generator) * torch.rand(1, 144, generator=generator)
+        matrix = common + noise * torch.randn(rows, 144, generator=generator)
+        assert torch.linalg.matrix_norm(orthogonalised(matrix, torch.bfloat16).float(), 2) < 1.25
+
+
 def test_a_gradient_of_zeros_moves_nothing() -> None:
     assert torch.equal(orthogonalised(torch.zeros(3, 5)), torch.zeros(3, 5))
 

@@ -18,8 +18,8 @@ ADAM_RMS = 0.2
 """Root mean square of Adam's usual steps, in units of the learning rate."""
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 """Of the polynomial that pulls singular values towards 1 (Jordan et al.); five rounds leave them at 0.7 to 1.2."""
-ROUNDS = {torch.float32: (5,), torch.bfloat16: (3, 2)}
-"""Between two looks at the matrix itself: in bfloat16 errors of the Gram matrix would grow beyond three."""
+ROUNDS = {torch.float32: (5,), torch.bfloat16: (2, 2, 1)}
+"""Between two looks at the matrix itself: in bfloat16 an error of the Gram matrix can explode in a third round."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -78,7 +78,7 @@ def orthogonalised(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor
     """`matrix[m, n]`, in `dtype`, with all its singular values moved near to 1, by Newton-Schulz iteration.
 
     The iteration multiplies the matrix by polynomials of its Gram matrix, which commute: they are gathered in the
-    smaller of the two dimensions, and the matrix itself is multiplied only once, in bfloat16 twice.
+    smaller of the two dimensions, and the matrix itself is multiplied only once, in bfloat16 three times.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonalised(matrix.mT, dtype).mT
