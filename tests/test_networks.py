@@ -214,6 +214,15 @@ def test_a_sequence_is_its_steps_one_by_one_and_forgets_where_the_mask_is_0(head
     torch.testing.assert_close(alone[0], first[3:, :1])
 
 
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_values_of_vectors_teach_the_policy_nothing(recurrent: bool) -> None:
+    network = make_network("mlp", "policy-value", VECTOR, 5, True, recurrent=recurrent)
+    (_, values), _ = network.step(torch.randn(3, *VECTOR), torch.randn(3, network.memory_size))
+    values.sum().backward()  # type: ignore[no-untyped-call]
+    taught = {name.partition(".")[0] for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert taught == {"value_trunk", "value"} | ({"value_lstm"} if recurrent else set())
+
+
 def test_what_is_no_number_is_forgotten_too() -> None:
     lstm = LSTM(3)
     _, memory = lstm(torch.zeros(1, 2, 3), torch.full((2, 6), math.nan), torch.tensor([[0.0, 1.0]]))

@@ -6,7 +6,7 @@ import importlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -154,56 +154,74 @@ class LSTM(nn.Module):
         return torch.stack(outputs), torch.cat([hidden, cell], -1)
 
 
-class Network(nn.Module, ABC):
-    """A trunk, where there is one an LSTM, and two heads on either."""
+class Stream(NamedTuple):
+    """The way from observations to one set of features."""
 
-    def __init__(self, trunk: Trunk, recurrent: bool) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.lstm = LSTM(trunk.features) if recurrent else None
+    trunk: Trunk
+    lstm: LSTM | None
+
+
+class Network(nn.Module, ABC):
+    """Two heads on the features of one or two streams."""
+
+    @property
+    @abstractmethod
+    def streams(self) -> list[Stream]:
+        """All of them have an LSTM, or none has."""
+
+    @abstractmethod
+    def heads(self, *features: Tensor) -> Outputs:
+        """What the method asked for, from the features `[B, F]` of each stream."""
 
     @property
     def memory_size(self) -> int:
         """Numbers that the network remembers of a game; 0 without an LSTM."""
-        return self.lstm.memory_size if self.lstm else 0
-
-    @abstractmethod
-    def heads(self, features: Tensor, observations: Tensor) -> Outputs:
-        """What the method asked for, from `features[B, F]`; a second trunk looks at `observations[B, ...]` itself."""
+        return sum(stream.lstm.memory_size for stream in self.streams if stream.lstm)
 
     def forward(self, observations: Tensor) -> Outputs:
         """For `observations[B, ...]`, without a memory."""
-        assert self.lstm is None, "a network with an LSTM needs step or unroll"
-        return self.heads(self.trunk(observations), observations)
+        assert self.memory_size == 0, "a network with an LSTM needs step or unroll"
+        return self.heads(*(stream.trunk(observations) for stream in self.streams))
 
     def step(self, observations: Tensor, memory: Tensor) -> tuple[Outputs, Tensor]:
         """For `observations[B, ...]` after the `memory[B, M]` of what came before; and the memory after them."""
-        if self.lstm is None:
+        if self.memory_size == 0:
             return self(observations), memory
         (first, second), memory = self.unroll(observations[None], memory, mask=torch.ones_like(memory[None, :, 0]))
         return (first[0], second[0]), memory
 
     def unroll(self, observations: Tensor, memory: Tensor, mask: Tensor) -> tuple[Outputs, Tensor]:
         """For `observations[T, B, ...]`, `[T, B, ...]`; whoever has `mask[t, B]` 0 forgets all after step t."""
-        assert self.lstm is not None
         leading, flat = observations.shape[:2], observations.flatten(0, 1)
-        features, memory = self.lstm(self.trunk(flat).reshape(*leading, -1), memory, mask)
-        first, second = self.heads(features.flatten(0, 1), flat)
-        return (first.reshape(*leading, -1), second.reshape(leading)), memory
+        features, memories = [], []
+        for (trunk, lstm), before in zip(self.streams, memory.chunk(len(self.streams), -1), strict=True):
+            assert lstm is not None
+            remembering, after = lstm(trunk(flat).reshape(*leading, -1), before, mask)
+            features.append(remembering.flatten(0, 1))
+            memories.append(after)
+        first, second = self.heads(*features)
+        return (first.reshape(*leading, -1), second.reshape(leading)), torch.cat(memories, -1)
 
 
 class PolicyValueNetwork(Network):
-    """Logits `[B, A]` and state value `[B]`, on one shared trunk or on two."""
+    """Logits `[B, A]` and state value `[B]`, of one shared stream or of one each."""
 
     def __init__(self, trunk: Trunk, actions: int, value_trunk: Trunk | None = None, recurrent: bool = False) -> None:
-        super().__init__(trunk, recurrent)
+        super().__init__()
+        self.trunk = trunk
         self.value_trunk = value_trunk
+        self.lstm = LSTM(trunk.features) if recurrent else None
+        self.value_lstm = LSTM(value_trunk.features) if recurrent and value_trunk else None
         self.policy = _orthogonal(nn.Linear(trunk.features, actions), gain=0.01)
         self.value = _orthogonal(nn.Linear(trunk.features, 1), gain=1.0)
 
-    def heads(self, features: Tensor, observations: Tensor) -> Outputs:
-        value_features = self.value_trunk(observations) if self.value_trunk else features
-        return self.policy(features), self.value(value_features).squeeze(-1)
+    @property
+    def streams(self) -> list[Stream]:
+        policy = Stream(self.trunk, self.lstm)
+        return [policy, Stream(self.value_trunk, self.value_lstm)] if self.value_trunk else [policy]
+
+    def heads(self, *features: Tensor) -> Outputs:
+        return self.policy(features[0]), self.value(features[-1]).squeeze(-1)
 
 
 class QNetwork(Network):
@@ -213,14 +231,20 @@ class QNetwork(Network):
     """
 
     def __init__(self, trunk: Trunk, actions: int, dueling: bool = False, recurrent: bool = False) -> None:
-        super().__init__(trunk, recurrent)
+        super().__init__()
+        self.trunk = trunk
+        self.lstm = LSTM(trunk.features) if recurrent else None
         self.action_values = _orthogonal(nn.Linear(trunk.features, actions), gain=1.0)
         self.state_value = _orthogonal(nn.Linear(trunk.features, 1), gain=1.0) if dueling else None
 
-    def heads(self, features: Tensor, observations: Tensor) -> Outputs:
-        values = self.action_values(features)
+    @property
+    def streams(self) -> list[Stream]:
+        return [Stream(self.trunk, self.lstm)]
+
+    def heads(self, *features: Tensor) -> Outputs:
+        values = self.action_values(features[0])
         if self.state_value is not None:
-            values = self.state_value(features) + values - values.mean(-1, keepdim=True)
+            values = self.state_value(features[0]) + values - values.mean(-1, keepdim=True)
         return values, values.amax(-1)
 
 
@@ -240,7 +264,7 @@ def make_network(
     trunk, value_trunk = _trunk(name, observation_shape, layer_norm), None
     if heads == "q":
         return QNetwork(trunk, actions, dueling, recurrent)
-    if name == "mlp" and not recurrent:  # values of hundreds would drown the policy; two memories would cost twice
+    if name == "mlp":  # values of hundreds would drown the policy
         value_trunk = _trunk(name, observation_shape, layer_norm)
     return PolicyValueNetwork(trunk, actions, value_trunk, recurrent)
 

@@ -44,7 +44,7 @@ def save_onnx(path: Path, weights: TrainedWeights, network: Network) -> float:
     inputs = {"observations": _random_observations(weights, 32)}
     names = ["logits", "value"] if isinstance(network, PolicyValueNetwork) else ["q_values"]
     exported = _Exported(network, len(names)).eval()
-    if network.lstm is not None:
+    if network.memory_size:
         inputs["memory"] = torch.rand(32, network.memory_size) - 0.5
         names.append("next_memory")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that nothing here uses
