@@ -19,14 +19,12 @@ from asyncq.experience import ExperienceQueue, FragmentLayout
 from asyncq.learner import BAD_BATCHES, Learner, LearnerTask, NumbersWentBad, learned_rewards
 from asyncq.methods import network_for
 from asyncq.methods.batch import Batch
-from asyncq.muon import Muon
-from asyncq.optimizing import make_optimizer
 from asyncq.status import StatusBoard
 from asyncq.storage import sealed
 from asyncq.storage.files import write_whole
 from asyncq.storage.state_file import load_state, newest_state, save_state
 from asyncq.storage.weights_file import load_weights
-from asyncq.weights import WeightBoard, flatten_parameters
+from asyncq.weights import WeightBoard
 
 VECTOR = EnvironmentSpec("CartPole-v1", "vectors", (4,), "float32", frame_stack=1, frame_skip=1, actions=2)
 STEPS, ENVS = 4, 2
@@ -116,29 +114,6 @@ def test_rewards_are_scaled_and_then_clipped(scale: float, clip: float, expected
     assert rewards.tolist() == [-3, -0.5, 0, 20]
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("rmsprop", torch.optim.RMSprop), ("adam", torch.optim.Adam), ("radam", torch.optim.RAdam), ("muon", Muon)],
-)
-def test_the_optimizer_is_the_one_asked_for(name: str, kind: type[torch.optim.Optimizer]) -> None:
-    config = TrainConfig(optimizer=name, learning_rate=0.25, optimizer_epsilon=1e-3)
-    optimizer = make_optimizer(config, torch.nn.Linear(2, 1))
-    assert type(optimizer) is kind
-    assert (optimizer.defaults["lr"], optimizer.defaults["eps"]) == (0.25, 1e-3)
-
-
-@pytest.mark.parametrize("name", ["rmsprop", "adam", "radam", "muon"])
-def test_the_optimizer_moves_the_flat_weights_in_place(name: str) -> None:
-    network = torch.nn.Linear(2, 1)
-    flat = flatten_parameters(network)
-    before = flat.clone()
-    config = TrainConfig(optimizer=name, learning_rate=0.25, optimizer_epsilon=1e-5)
-    optimizer = make_optimizer(config, network)
-    network(torch.tensor([[3.0, 4.0]])).sum().backward()
-    optimizer.step()
-    assert (flat < before).all()
-
-
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("method", ["a3c", "n-step-q", "one-step-q"])
 def test_a_run_learns_publishes_reports_and_saves(tmp_path: Path, method: str, recurrent: bool) -> None:
@@ -165,7 +140,7 @@ def test_a_run_learns_publishes_reports_and_saves(tmp_path: Path, method: str, r
     saved = load_weights(tmp_path / "latest.h5")
     assert saved.facts["env_steps"] == 24
     assert saved.config == learner.config
-    for name, value in learner.network.state_dict().items():
+    for name, value in learner.average.module.state_dict().items():
         assert np.array_equal(saved.parameters[name], value.numpy())
 
 
@@ -353,7 +328,9 @@ def test_a_restored_learner_goes_on_as_the_first_would(tmp_path: Path, method: s
     for name in ("env_steps", "updates", "next_target", "next_save"):
         assert getattr(first, name) == getattr(second, name)
     assert torch.equal(first.weights, second.weights)
-    assert all(torch.equal(a, b) for a, b in zip(first.target.parameters(), second.target.parameters(), strict=True))
+    for name in ("target", "average"):
+        ours, theirs = (getattr(learner, name).parameters() for learner in (first, second))
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_sequences_of_several_fragments_keep_their_memories(tmp_path: Path) -> None:

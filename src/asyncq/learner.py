@@ -22,7 +22,7 @@ from asyncq.experience import ExperienceQueue, Fragment, stack_frames
 from asyncq.methods import METHODS, network_for
 from asyncq.methods.batch import Batch, Samples, shuffled_samples
 from asyncq.monitoring.metrics import Metrics
-from asyncq.optimizing import arrays_of, make_optimizer, put_back
+from asyncq.optimizing import arrays_of, average_of, make_optimizer, put_back
 from asyncq.policies import annealed_epsilon
 from asyncq.status import StatusBoard
 from asyncq.storage.state_file import TrainingState, load_state, save_state
@@ -87,6 +87,7 @@ class Learner:
         self.weights = flatten_parameters(self.network)
         self.target = copy.deepcopy(self.network).requires_grad_(False) if config.target_interval else self.network
         self.optimizer = make_optimizer(config, self.network)
+        self.average = average_of(self.network)
         self.updates = 0
         self.env_steps = 0
         self.metrics = Metrics()
@@ -219,6 +220,7 @@ class Learner:
             self.metrics.skipped_updates += 1
             return
         self.optimizer.step()
+        self.average.update_parameters(self.network)
         self.updates += 1
         self.metrics.add_losses(parts)
         if config.target_interval and self.env_steps >= self.next_target:
@@ -279,11 +281,11 @@ class Learner:
     def state(self) -> TrainingState:
         """All that another learner needs to go on as this one would."""
         counters = {name: getattr(self, name) for name in COUNTERS} | {"metrics": self.metrics.state()}
-        return TrainingState(arrays_of(self.network, self.target, self.optimizer), counters)
+        return TrainingState(arrays_of(self.network, self.target, self.average, self.optimizer), counters)
 
     def restore(self, state: TrainingState) -> None:
         """Go on from `state`. Raises RuntimeError if it is of another network."""
-        put_back(state, self.network, self.target, self.optimizer)
+        put_back(state, self.network, self.target, self.average, self.optimizer)
         for name in COUNTERS:
             setattr(self, name, state.counters[name])
         self._plan_next_save()
@@ -309,8 +311,8 @@ class Learner:
         return True
 
     def _save(self, *names: str) -> bool:
-        """Write the weights under each of these names; whether all were written."""
-        parameters = {key: value.float().cpu().numpy() for key, value in self.network.state_dict().items()}
+        """Write the average of the weights under each of these names; whether all were written."""
+        parameters = {key: value.float().cpu().numpy() for key, value in self.average.module.state_dict().items()}
         facts: dict[str, Any] = {"env_steps": self.env_steps, "updates": self.updates}
         if self.metrics.episodes:
             facts["episodic_return"] = self.metrics.episodic_return

@@ -1,4 +1,4 @@
-"""The optimizer, and all tensors that an update reads or changes, as arrays to save and to go on from."""
+"""The optimizer, the average of the weights, and all tensors that an update reads or changes, as arrays to save."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from asyncq.config import TrainConfig
 from asyncq.muon import Muon
 from asyncq.shared import Array
 from asyncq.storage.state_file import TrainingState
+
+AVERAGED_SHARE, AVERAGED_AT_MOST = 0.1, 333
+"""Of all updates so far, those over which weights are averaged."""
 
 
 def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
@@ -37,9 +41,24 @@ def hidden_weights(network: nn.Module) -> list[Tensor]:
     return [layer.weight for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)]
 
 
-def arrays_of(network: nn.Module, target: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Array]:
-    """`network/...`, `optimizer/<parameter>/...`, `target/...` where that is another network, and `random`."""
-    arrays = _arrays(network.state_dict(), "network")
+def average_of(network: nn.Module) -> AveragedModel:
+    """An exponential average of the weights of `network`: single updates are noise, and the average plays better.
+
+    `update_parameters(network)` takes in what an update changed, `module` is the averaged network.
+    """
+
+    def moved(average: Tensor, weights: Tensor, updates: Tensor | int) -> Tensor:
+        horizon = min(AVERAGED_SHARE * float(updates) + 1, AVERAGED_AT_MOST)
+        return average.lerp(weights, 1 / horizon)
+
+    return AveragedModel(network, avg_fn=moved)
+
+
+def arrays_of(
+    network: nn.Module, target: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer
+) -> dict[str, Array]:
+    """`network/...`, `average/...`, `optimizer/<parameter>/...`, `target/...` where that is another, and `random`."""
+    arrays = _arrays(network.state_dict(), "network") | _arrays(average.state_dict(), "average")
     if target is not network:
         arrays |= _arrays(target.state_dict(), "target")
     for index, moments in optimizer.state_dict()["state"].items():
@@ -47,9 +66,16 @@ def arrays_of(network: nn.Module, target: nn.Module, optimizer: torch.optim.Opti
     return arrays | {"random": torch.get_rng_state().numpy()}
 
 
-def put_back(state: TrainingState, network: nn.Module, target: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def put_back(
+    state: TrainingState,
+    network: nn.Module,
+    target: nn.Module,
+    average: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+) -> None:
     """The inverse of `arrays_of`. Raises RuntimeError if the state is of another network."""
     network.load_state_dict(_tensors(state.group("network")))
+    average.load_state_dict(_tensors(state.group("average")))
     if target is not network:  # the run may have had none before
         target.load_state_dict(_tensors(state.group("target") or state.group("network")))
     moments: dict[int, dict[str, Tensor]] = defaultdict(dict)

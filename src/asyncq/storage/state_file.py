@@ -19,12 +19,12 @@ from asyncq.shared import Array
 from asyncq.storage.files import read_weights_bytes
 from asyncq.storage.sealed import Seal
 
-SEAL = Seal(b"asyncq training state, format ", 1)
+SEAL = Seal(b"asyncq training state, format ", 2)
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Arrays by path (`network/...`, `target/...`, `optimizer/<parameter>/...`, `random`), and plain counters."""
+    """Arrays by path (`network/...`, `average/...`, `target/...`, `optimizer/<parameter>/...`, `random`), counters."""
 
     arrays: dict[str, Array]
     counters: dict[str, Any]
