@@ -140,8 +140,9 @@ def test_a_run_learns_publishes_reports_and_saves(tmp_path: Path, method: str, r
     saved = load_weights(tmp_path / "latest.h5")
     assert saved.facts["env_steps"] == 24
     assert saved.config == learner.config
-    for name, value in learner.average.module.state_dict().items():
+    for name, value in learner.average.state_dict().items():
         assert np.array_equal(saved.parameters[name], value.numpy())
+    assert not torch.equal(learner.averaged_weights, weights)
 
 
 def test_steps_that_only_reset_are_not_counted(tmp_path: Path) -> None:

@@ -87,8 +87,10 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("n-step-q", "image"): {
         **_Q,
+        "network": "small",
         "n_step": 32,
         "batch_size": 128,
+        "optimizer": "muon",
         "learning_rate": 5e-4,
         "optimizer_epsilon": 1e-8,
     },

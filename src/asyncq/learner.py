@@ -22,7 +22,7 @@ from asyncq.experience import ExperienceQueue, Fragment, stack_frames
 from asyncq.methods import METHODS, network_for
 from asyncq.methods.batch import Batch, Samples, shuffled_samples
 from asyncq.monitoring.metrics import Metrics
-from asyncq.optimizing import arrays_of, average_of, make_optimizer, put_back
+from asyncq.optimizing import arrays_of, averaging_rate, make_optimizer, put_back
 from asyncq.policies import annealed_epsilon
 from asyncq.status import StatusBoard
 from asyncq.storage.state_file import TrainingState, load_state, save_state
@@ -87,7 +87,8 @@ class Learner:
         self.weights = flatten_parameters(self.network)
         self.target = copy.deepcopy(self.network).requires_grad_(False) if config.target_interval else self.network
         self.optimizer = make_optimizer(config, self.network)
-        self.average = average_of(self.network)
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.averaged_weights = flatten_parameters(self.average)
         self.updates = 0
         self.env_steps = 0
         self.metrics = Metrics()
@@ -220,7 +221,7 @@ class Learner:
             self.metrics.skipped_updates += 1
             return
         self.optimizer.step()
-        self.average.update_parameters(self.network)
+        self.averaged_weights.lerp_(self.weights, averaging_rate(self.updates))
         self.updates += 1
         self.metrics.add_losses(parts)
         if config.target_interval and self.env_steps >= self.next_target:
@@ -312,7 +313,8 @@ class Learner:
 
     def _save(self, *names: str) -> bool:
         """Write the average of the weights under each of these names; whether all were written."""
-        parameters = {key: value.float().cpu().numpy() for key, value in self.average.module.state_dict().items()}
+        tensors = self.network.state_dict() | dict(self.average.named_parameters())  # a network may have buffers, too
+        parameters = {key: value.float().cpu().numpy() for key, value in tensors.items()}
         facts: dict[str, Any] = {"env_steps": self.env_steps, "updates": self.updates}
         if self.metrics.episodes:
             facts["episodic_return"] = self.metrics.episodic_return

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from asyncq.config import TrainConfig
 from asyncq.muon import Muon
@@ -16,7 +15,7 @@ from asyncq.shared import Array
 from asyncq.storage.state_file import TrainingState
 
 AVERAGED_SHARE, AVERAGED_AT_MOST = 0.1, 333
-"""Of all updates so far, those over which weights are averaged."""
+"""The updates over which weights are averaged: a share of all so far, and no more than so many."""
 
 
 def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
@@ -41,21 +40,13 @@ def hidden_weights(network: nn.Module) -> list[Tensor]:
     return [layer.weight for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)]
 
 
-def average_of(network: nn.Module) -> AveragedModel:
-    """An exponential average of the weights of `network`: single updates are noise, and the average plays better.
-
-    `update_parameters(network)` takes in what an update changed, `module` is the averaged network.
-    """
-
-    def moved(average: Tensor, weights: Tensor, updates: Tensor | int) -> Tensor:
-        horizon = min(AVERAGED_SHARE * float(updates) + 1, AVERAGED_AT_MOST)
-        return average.lerp(weights, 1 / horizon)
-
-    return AveragedModel(network, avg_fn=moved)
+def averaging_rate(updates: int) -> float:
+    """How far the average moves to the weights that come after so many `updates`: all the way at first."""
+    return 1 / min(AVERAGED_SHARE * updates + 1, AVERAGED_AT_MOST)
 
 
 def arrays_of(
-    network: nn.Module, target: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer
+    network: nn.Module, target: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Array]:
     """`network/...`, `average/...`, `optimizer/<parameter>/...`, `target/...` where that is another, and `random`."""
     arrays = _arrays(network.state_dict(), "network") | _arrays(average.state_dict(), "average")
@@ -70,7 +61,7 @@ def put_back(
     state: TrainingState,
     network: nn.Module,
     target: nn.Module,
-    average: AveragedModel,
+    average: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """The inverse of `arrays_of`. Raises RuntimeError if the state is of another network."""

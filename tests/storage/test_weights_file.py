@@ -154,9 +154,10 @@ def test_a_file_with_nonsense_in_it_is_refused(saved: Path, attribute: str, cont
     refusal(saved)
 
 
-def test_a_file_of_a_newer_format_is_refused(saved: Path) -> None:
-    saved.write_bytes(saved.read_bytes().replace(b"format 2", b"format 3", 1))
-    assert "newer asyncq" in refusal(saved)
+@pytest.mark.parametrize(("version", "said"), [(b"1", "an older asyncq"), (b"3", "a newer asyncq")])
+def test_a_file_of_another_format_is_refused(saved: Path, version: bytes, said: str) -> None:
+    saved.write_bytes(saved.read_bytes().replace(b"format 2", b"format " + version, 1))
+    assert said in refusal(saved)
 
 
 @pytest.mark.parametrize("part", ["parameters", "attribute"])
