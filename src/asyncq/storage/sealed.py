@@ -46,7 +46,7 @@ class Seal:
         write_whole(path, self.apply(body.getvalue()))
 
     def open(self, path: Path, content: bytes) -> h5py.File:
-        """The HDF5 in `content`, which was read from `path`. Raises UsageError if it is damaged, or of another format."""
+        """The HDF5 in `content`, read from `path`. Raises UsageError if it is damaged or of another format."""
         said_version = content[len(self.magic) : USER_BLOCK].split(b",")[0]
         if said_version.isdigit() and int(said_version) > self.format:
             raise UsageError(f"{path} was written by a newer asyncq; update asyncq to read it")
