@@ -118,6 +118,12 @@ def test_rewards_are_clipped_for_images_only() -> None:
     assert TrainConfig().resolved("vector", 1).reward_clip == 0
 
 
+def test_a_lost_life_ends_what_is_learned_from_games_by_default_but_not_in_the_paper() -> None:
+    assert TrainConfig().resolved("image", 4).life_loss_ends is True
+    assert TrainConfig(preset="paper").resolved("image", 4).life_loss_ends is False
+    assert TrainConfig(life_loss_ends=False).resolved("image", 4).life_loss_ends is False
+
+
 def test_the_entropy_bonus_falls_linearly_over_the_run_at_most_and_then_stays() -> None:
     for total, anneal in ((10_000, 1000), (1000, 10_000)):
         config = TrainConfig(

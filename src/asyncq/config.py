@@ -116,8 +116,9 @@ class TrainConfig:
     """Multiplies rewards before they are clipped and learned from; reported returns stay raw."""
     reward_clip: AutoFloat = None
     """Largest absolute reward learned from; 0 for no limit (default: 1 for images, none for vectors)."""
-    life_loss_ends: bool = False
-    """Atari: learn as if losing a life ended the episode; play and report full games all the same."""
+    life_loss_ends: AutoBool = None
+    """Atari: learn as if losing a life ended the episode; play and report full games all the same (default: by
+    preset)."""
 
     network: AutoStr = None
     """a3c (the paper's), nature, impala or small for images, mlp for vectors; or your own, as MODULE:CLASS (default: by

@@ -13,6 +13,7 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
         "network": "a3c",
         "frame_stack": 4,
         "reward_clip": 1.0,
+        "life_loss_ends": True,
         "envs_per_process": 16,
         "epsilon_final": (0.01,),
         "epsilon_probabilities": (1.0,),
@@ -21,6 +22,7 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
         "network": "mlp",
         "frame_stack": 1,
         "reward_clip": 0.0,
+        "life_loss_ends": False,
         "envs_per_process": 8,
         "epsilon_final": (0.1, 0.01, 0.5),
         "epsilon_probabilities": (0.4, 0.3, 0.3),
@@ -107,7 +109,7 @@ PAPER: dict[str, Any] = {
     # the author's epsilon stands under the root and is met by sums over 5 steps; beside the root and with means over
     # them, the same number gives steps of two thirds of that size
     "optimizer": "rmsprop", "optimizer_epsilon": 0.1,
-    "normalise_advantages": False, "policy_clip": 0.0, "correction": "none",
+    "normalise_advantages": False, "policy_clip": 0.0, "correction": "none", "life_loss_ends": False,
     "epsilon_final": (0.1, 0.01, 0.5), "epsilon_probabilities": (0.4, 0.3, 0.3), "epsilon_anneal_frames": 4_000_000,
 }  # fmt: skip
 PAPER_A3C = {"entropy_coefficient": 0.01, "final_entropy_coefficient": 0.01, "target_interval": 0}
