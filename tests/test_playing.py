@@ -52,7 +52,7 @@ def test_the_overlay_stands_beside_every_picture(method: str, tmp_path: Path) ->
 
 
 def test_an_lstm_remembers_the_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    memories = [torch.zeros(1, 128)]
+    memories = [torch.zeros(1, 256)]
 
     class Watched(Agent):
         def consider(self, observations: Array, memory: Tensor) -> tuple[Outputs, Tensor]:
