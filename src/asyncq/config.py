@@ -117,8 +117,8 @@ class TrainConfig:
     reward_clip: AutoFloat = None
     """Largest absolute reward learned from; 0 for no limit (default: 1 for images, none for vectors)."""
     life_loss_ends: AutoBool = None
-    """Atari: learn as if losing a life ended the episode; play and report full games all the same (default: by
-    preset)."""
+    """Atari: learn as if losing a life ended the episode; play and report full games all the same (default: for
+    images, but not with --preset paper)."""
 
     network: AutoStr = None
     """a3c (the paper's), nature, impala or small for images, mlp for vectors; or your own, as MODULE:CLASS (default: by

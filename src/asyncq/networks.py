@@ -180,12 +180,13 @@ class Network(nn.Module, ABC):
 
     def forward(self, observations: Tensor) -> Outputs:
         """For `observations[B, ...]`, without a memory."""
-        assert self.memory_size == 0, "a network with an LSTM needs step or unroll"
-        return self.heads(*(stream.trunk(observations) for stream in self.streams))
+        streams = self.streams
+        assert streams[0].lstm is None, "a network with an LSTM needs step or unroll"
+        return self.heads(*(stream.trunk(observations) for stream in streams))
 
     def step(self, observations: Tensor, memory: Tensor) -> tuple[Outputs, Tensor]:
         """For `observations[B, ...]` after the `memory[B, M]` of what came before; and the memory after them."""
-        if self.memory_size == 0:
+        if memory.shape[-1] == 0:
             return self(observations), memory
         (first, second), memory = self.unroll(observations[None], memory, mask=torch.ones_like(memory[None, :, 0]))
         return (first[0], second[0]), memory
