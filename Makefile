@@ -20,13 +20,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 test: setup ## run the tests
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist worksteal
 
 check: setup ## format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist worksteal
 
 # One shell runs the whole recipe. Its trap makes it wait, at Ctrl-C, until the training has stopped in order; the
 # training's exit status then ends the recipe.

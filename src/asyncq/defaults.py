@@ -62,8 +62,7 @@ _ONE_STEP_VECTOR = {**_Q, "n_step": 8, "batch_size": 64, "learning_rate": 1e-3, 
 FAST: dict[tuple[str, str], dict[str, Any]] = {
     ("a3c", "image"): {
         **_A3C,
-        "network": "small",
-        "passes": 4,
+        "passes": 2,
         "n_step": 64,
         "batch_size": 256,
         "optimizer": "muon",

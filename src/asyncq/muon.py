@@ -50,10 +50,11 @@ class Muon(torch.optim.Optimizer):
                     parameter.add_(step(parameter.grad, self.state[parameter], group["eps"]), alpha=-group["lr"])
 
     def _orthogonal_step(self, gradient: Tensor, state: dict[str, Any], eps: float) -> Tensor:
-        momentum: Tensor = state.setdefault("momentum", torch.zeros_like(gradient))
-        momentum.lerp_(gradient, 1 - MOMENTUM)
+        if not state:
+            state["momentum"] = torch.zeros_like(gradient)
+        momentum: Tensor = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
         nesterov = gradient.lerp(momentum, MOMENTUM).flatten(1)
-        step = orthogonalised(nesterov, self.dtype).to(gradient.dtype)
+        step = orthogonalised(nesterov, self.dtype)
         scaled: Tensor = step.view_as(gradient) * (ADAM_RMS * max(step.shape) ** 0.5)
         return scaled
 
