@@ -56,7 +56,7 @@ class BusyShare:
 
 
 def main(settings: Settings) -> None:
-    print(f"{torch.cuda.get_device_name()}, {usable_cores()} cores, {settings.processes} processes, A3C, 4 passes\n")
+    print(f"{torch.cuda.get_device_name()}, {usable_cores()} cores, {settings.processes} processes, A3C\n")
     print("| network | precision | one core plays | learner alone | training | GPU busy | lag, mean | limit |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for network in NETWORKS:

@@ -95,7 +95,7 @@ def main(settings: Settings) -> None:
     seconds = settings.seconds
     pythons = {name: install(settings.folder, name) for name in PACKAGES}
     programs: dict[str, Callable[[], float]] = {
-        "asyncq A3C, 4 passes (the default)": lambda: ours(4, seconds),
+        "asyncq A3C, 2 passes (the default)": lambda: ours(2, seconds),
         "asyncq A3C, 1 pass": lambda: ours(1, seconds),
         "SB3 A2C, 16 envs": lambda: script(pythons["sb3"], "sb3.py", "a2c", seconds),
         "SB3 PPO, 8 envs, 4 passes": lambda: script(pythons["sb3"], "sb3.py", "ppo", seconds),
