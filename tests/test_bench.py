@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,8 +32,16 @@ def test_the_slowest_part_is_the_limit(slow: str, said: str) -> None:
     assert limit({**PARTS, slow: 100.0}).startswith(said)
 
 
-def test_a_rate_is_calls_a_second() -> None:
-    assert rate(lambda: time.sleep(0.01), 0.5) == pytest.approx(100, rel=0.3)
+def test_a_rate_is_calls_a_second_and_a_pause_of_the_machine_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = itertools.count()
+    now = 0.0
+
+    def run() -> None:
+        nonlocal now
+        now += 1.0 if next(calls) == 20 else 1 / 128
+
+    monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=lambda: now))
+    assert rate(run, 0.625) == 128
 
 
 def test_a_bench_measures_every_part(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
