@@ -63,6 +63,7 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
     ("a3c", "image"): {
         **_A3C,
         "passes": 2,
+        "envs_per_process": 8,
         "n_step": 64,
         "batch_size": 256,
         "optimizer": "muon",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from asyncq.status import StatusBoard, WorkerState
 from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
 
 LOOK_AROUND_SECONDS = 0.2
+NICENESS = 10
+"""Where cores are short the learner goes first: a fragment that waits for it grows old."""
 TRAINING_SEEDS = 2**30
 """Environments are seeded from here up in training; lower seeds are free for evaluation."""
 
@@ -40,6 +43,7 @@ class WorkerTask:
 
 def run_worker(task: WorkerTask) -> None:
     """Play until the status board says stop."""
+    os.nice(NICENESS)
     torch.set_num_threads(1)
     worker = Worker(task)
     try:
