@@ -119,6 +119,29 @@ def test_a_result_that_cannot_be_printed_is_one_line_and_status_2(tmp_path: Path
     assert (done.returncode, done.stderr) == (2, "asyncq: the result cannot be written: No space left on device\n")
 
 
+@pytest.mark.parametrize(
+    ("method", "flags", "said"),
+    [
+        ("a3c", ["--epsilon-final", "0.1"], "--epsilon-final is nothing that a3c reads; leave it out"),
+        ("a3c", ["--epsilon_initial", "0.5"], "--epsilon-initial is nothing that a3c reads; leave it out"),
+        ("n-step-q", ["--policy-clip", "0.1"], "--policy-clip is nothing that n-step-q reads; leave it out"),
+        ("one-step-q", ["--trace-lambda", "0.9"], "--trace-lambda is nothing that one-step-q reads; leave it out"),
+    ],
+)
+def test_a_flag_that_the_method_does_not_read_is_refused(method: str, flags: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        run(["train", "--method", method, "--env", "CartPole-v1", *flags])
+
+
+def test_a_configuration_may_hold_what_its_method_does_not_read(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    (tmp_path / "config.json").write_text('{"method": "a3c", "env": "CartPole-v1", "epsilon_final": [0.25]}')
+    with pytest.raises(UsageError, match="--frame-size 42 is for images"):
+        run(["train", "--config", str(tmp_path / "config.json"), "--frame-size", "42", "--run-dir", str(run_dir)])
+    with pytest.raises(UsageError, match="--epsilon-final is nothing that a3c reads"):
+        run(["train", "--config", str(tmp_path / "config.json"), "--epsilon-final", "0.5"])
+
+
 def test_another_method_than_that_of_the_configuration_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"method": "a3c", "entropy_coefficient": 0.01}')
     with pytest.raises(UsageError, match=r"--config .* has what a3c chose; for n-step-q start without --config"):

@@ -145,6 +145,14 @@ def test_a_run_learns_publishes_reports_and_saves(tmp_path: Path, method: str, r
     assert not torch.equal(learner.averaged_weights, weights)
 
 
+def test_a_report_due_at_the_end_is_made_once(tmp_path: Path) -> None:
+    learner, reports = make_learner(tmp_path, total_steps=3 * STEPS * ENVS, report_interval=1e-9)
+    for version in range(3):
+        push(learner, version)
+    learner.learn()
+    assert [report.get("env_steps") for report in received(reports)] == [8, 16, 24, None]
+
+
 def test_steps_that_only_reset_are_not_counted(tmp_path: Path) -> None:
     learner, reports = make_learner(tmp_path, total_steps=2 * STEPS * ENVS - 3)
     push(learner, 0, resets=3)

@@ -35,6 +35,14 @@ AT_LEAST_0 = (
 )  # fmt: skip
 ABOVE_0 = ("learning_rate", "reward_scale", "report_interval", "worker_timeout")
 SHARES = ("gamma", "trace_lambda", "epsilon_initial")
+OF_A3C = ("value_coefficient", "normalise_advantages", "policy_clip", "correction", "entropy_anneal_steps")
+UNREAD = {
+    "a3c": ("epsilon_initial", "epsilon_final", "epsilon_probabilities", "epsilon_anneal_frames"),
+    "n-step-q": OF_A3C,
+    "one-step-q": (*OF_A3C, "trace_lambda"),
+    "one-step-sarsa": (*OF_A3C, "trace_lambda"),
+}
+"""Settings that a method ignores; `config.json` may hold them, but nobody should try to change them."""
 
 
 def check(config: TrainConfig) -> None:
@@ -43,6 +51,13 @@ def check(config: TrainConfig) -> None:
     _check_numbers(config)
     _check_epsilons(config)
     _check_combinations(config)
+
+
+def refuse_unread(config: TrainConfig, base: TrainConfig) -> None:
+    """Raises UsageError if `config` was made from `base` by changing a setting that its method ignores."""
+    for name in UNREAD[config.method]:
+        if getattr(config, name) != getattr(base, name):
+            raise UsageError(f"{flag(name)} is nothing that {config.method} reads; leave it out")
 
 
 def flag(name: str) -> str:

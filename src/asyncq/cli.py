@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from asyncq.checks import refuse_unread
 from asyncq.config import TrainConfig
 from asyncq.errors import UsageError
 from asyncq.runs import directory_to_resume, read_config
@@ -85,7 +86,9 @@ def _train(arguments: list[str]) -> int:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", nargs="?", const="")
     found, flags = finder.parse_known_args(arguments)
-    config = parse(TrainConfig, "train", flags, base_of(found.config, flags))
+    base = base_of(found.config, flags)
+    config = parse(TrainConfig, "train", flags, base)
+    refuse_unread(config, base or TrainConfig())
     from asyncq.training import train
 
     return train(config)

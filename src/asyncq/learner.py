@@ -110,12 +110,11 @@ class Learner:
             if fragments:
                 self._count(fragments)
                 self._take_in(self.to_device(fragments))
-            if time.monotonic() >= self.next_report:
-                self._report()
-            if self.env_steps >= self.next_save and time.monotonic() >= self.save_from:
-                self._save_all()
             reason = self._reason_to_stop()
-        self._report()
+            if reason or time.monotonic() >= self.next_report:
+                self._report()
+            if not reason and self.env_steps >= self.next_save and time.monotonic() >= self.save_from:
+                self._save_all()
         saved = self._save_all()
         if not saved:
             time.sleep(LAST_TRY_SECONDS)

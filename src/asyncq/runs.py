@@ -89,7 +89,10 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
             raise UsageError(f"--{flag} cannot change when a run goes on: in {directory} it is {value}")
     run = Run(directory, lock=lock).again(say)
     if run.resume_from is None and config.resume != "auto":
-        raise UsageError(f"--resume {directory}: it stopped before its first --save-interval, or its states are gone")
+        raise UsageError(
+            f"--resume {directory}: it stopped before its first --save-interval, or its states are gone; "
+            f"to begin it anew: --run-dir {directory} --resume auto"
+        )
     if not run.is_finished(config):
         _write_config(directory, config)
     return run

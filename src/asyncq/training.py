@@ -192,13 +192,15 @@ def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Di
 
 def conclude(outcome: str, run_dir: Path, env_steps: int, signals: Signals) -> int:
     """Say where everything is; returns the exit status."""
+    failed = outcome.startswith("failed")
     if (run_dir / "best.h5").exists():
-        print(f"asyncq: {outcome} after {env_steps:,} env steps; best weights in {run_dir / 'best.h5'}")
+        end = "failed" if failed else outcome
+        print(f"asyncq: {end} after {env_steps:,} env steps; best weights in {run_dir / 'best.h5'}")
     if outcome not in ("total-steps", "target-return") and any((run_dir / "state").glob("*.h5")):
         print(f"asyncq: to go on: asyncq train --resume {run_dir}")
     if signals.received:
         return 128 + signals.last
-    if outcome.startswith("failed"):
+    if failed:
         print(f"asyncq: {outcome}; see {run_dir / 'log.txt'}", file=sys.stderr)
         return 1
     return 0
