@@ -40,7 +40,8 @@ class TrainConfig:
     processes: AutoInt = None
     """Worker processes (default: one a core, as affinity and a container's quota grant them)."""
     envs_per_process: AutoInt = None
-    """Environments that each worker steps together (default: 16 for images, 8 for vectors)."""
+    """Environments that each worker steps together (default: 8; 16 for the Q methods on images and
+    for --preset paper)."""
     total_steps: int = 10_000_000
     """Env steps (agent decisions) to train for."""
     target_return: OpenFloat = None
