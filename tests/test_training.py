@@ -152,6 +152,13 @@ def test_signal_stops_in_order(number: signal.Signals, tmp_path: Path) -> None:
     assert_nothing_left(process.pid, seconds=2)
 
 
+def test_vectors_are_learned_from_in_float32_wherever_bf16_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    for fast, on_images in ((True, "bf16"), (False, "float32")):
+        monkeypatch.setattr("asyncq.training.has_fast_bf16", lambda device, fast=fast: fast)
+        assert settle(TrainConfig(env="CartPole-v1"))[0].precision == "float32"
+        assert settle(TrainConfig(env="ALE/Pong-v5"))[0].precision == on_images
+
+
 def test_interrupt_before_anyone_plays_stops_in_order(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = start("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir)

@@ -107,7 +107,7 @@ def settle(config: TrainConfig) -> tuple[TrainConfig, EnvironmentSpec]:
     spec = describe(config.env, config.imports, config.frame_stack, config.frame_skip, read_kwargs(config.env_kwargs))
     config = config.resolved(spec.kind, spec.frame_skip)
     if config.precision is None:
-        fast = has_fast_bf16(choose_device(config.device))
+        fast = spec.kind == "image" and has_fast_bf16(choose_device(config.device))
         config = dataclasses.replace(config, precision="bf16" if fast else "float32")
     assert config.frame_stack
     return config, dataclasses.replace(spec.resized(config.frame_size), frame_stack=config.frame_stack)
