@@ -76,6 +76,27 @@ def record(spec: EnvironmentSpec, steps: int, envs: int, seed: int) -> tuple[Arr
     return np.array(frames), np.array(mask, np.float32), np.array(stacked)
 
 
+@pytest.mark.parametrize(
+    ("decisions", "kept", "forgotten"),
+    [
+        (0, [[0, 0], [0, 0], [0, 0]], [[1, 1], [1, 1], [1, 1]]),
+        (2, [[1, 0], [1, 0], [0, 0]], [[0, 0], [0, 1], [1, 1]]),
+        (3, [[1, 0], [1, 1], [0, 0]], [[0, 0], [0, 0], [1, 1]]),
+        (9, [[1, 0], [1, 1], [1, 1]], [[0, 0], [0, 0], [0, 0]]),
+    ],
+)
+def test_a_fragment_is_cut_after_so_many_decisions_in_the_order_of_time(
+    decisions: int, kept: list[list[int]], forgotten: list[list[int]]
+) -> None:
+    fragment = ExperienceQueue(LAYOUT, workers=1, slots_per_lane=1).lanes[0].reserve(timeout=0)
+    assert fragment is not None
+    fragment.mask[...] = [[1, 0], [1, 1], [1, 1]]
+    fragment.episode_returns[...] = 7
+    fragment.cut(decisions)
+    assert fragment.mask.tolist() == kept
+    assert np.isnan(fragment.episode_returns).tolist() == forgotten
+
+
 def rebuilt(frames: Array, mask: Array, frame_stack: int) -> Array:
     return np.asarray(stack_frames(torch.from_numpy(frames), torch.from_numpy(mask), frame_stack))
 

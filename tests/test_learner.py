@@ -145,6 +145,22 @@ def test_a_run_learns_publishes_reports_and_saves(tmp_path: Path, method: str, r
     assert not torch.equal(learner.averaged_weights, weights)
 
 
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_bf16_learns_nearly_the_same_as_float32(tmp_path: Path, recurrent: bool) -> None:
+    learned = []
+    for precision in ("float32", "bf16"):
+        torch.manual_seed(1)
+        learner, _ = make_learner(tmp_path, recurrent=recurrent, precision=precision, total_steps=3 * STEPS * ENVS)
+        before = learner.weights.clone()
+        for version in range(3):
+            push(learner, version)
+        learner.learn()
+        learned.append(learner.weights - before)
+    exact, rounded = learned
+    assert not torch.equal(exact, rounded)
+    assert torch.cosine_similarity(exact, rounded, dim=0) > 0.9
+
+
 def test_a_report_due_at_the_end_is_made_once(tmp_path: Path) -> None:
     learner, reports = make_learner(tmp_path, total_steps=3 * STEPS * ENVS, report_interval=1e-9)
     for version in range(3):
