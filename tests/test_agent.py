@@ -73,6 +73,8 @@ def test_flags_of_other_weights_are_refused(
         ({"path": "a.h5", "greedy": True, "epsilon": 0.1}, "leave --epsilon out"),
         ({"path": "a.h5", "epsilon": -1.0}, "between 0 and 1"),
         ({"path": "a.h5", "greedy": True, "sample": True}, "exclude each other"),
+        ({"path": "a.h5", "seed": -1}, "--seed is -1"),
+        ({"path": "a.h5", "seed": 2**31}, "seeds are those of training"),
         ({"path": "a.h5", "epsilon": 2.0}, "between 0 and 1"),
         ({"path": "a.h5", "keras_backend": "jax"}, "theano, tensorflow"),
         ({"path": "a.h5", "keras_data_format": "th"}, "channels_first, channels_last"),

@@ -148,3 +148,17 @@ def test_another_method_than_that_of_the_configuration_is_refused(tmp_path: Path
         run(["train", "--config", str(tmp_path / "config.json"), "--method", "n-step-q"])
     with pytest.raises(UsageError, match="--method cannot change when a run goes on"):
         run(["train", "--resume", str(tmp_path), "--method", "n-step-q"])
+
+
+def test_another_preset_than_that_of_the_configuration_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"method": "a3c", "preset": "fast"}')
+    with pytest.raises(UsageError, match=r"--config .* has what fast chose; for paper start without --config"):
+        run(["train", "--config", str(tmp_path / "config.json"), "--preset", "paper"])
+    with pytest.raises(UsageError, match=r"--preset cannot change when a run goes on: in .* it is fast"):
+        run(["train", "--resume", str(tmp_path), "--preset", "paper"])
+
+
+def test_a_name_that_no_file_can_have_is_one_line_and_status_2() -> None:
+    done = asyncq("train", "--env", "CartPole-v1", "--run-dir", "x" * 300)
+    assert done.returncode == 2
+    assert re.fullmatch(r"asyncq: x+[^\n]*: File name too long\n", done.stderr)

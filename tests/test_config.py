@@ -168,6 +168,19 @@ def test_json_with_settings_that_do_not_exist_is_refused() -> None:
         TrainConfig.from_json({"lamda": 1, "gama": 2, "seed": 3})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("processes", 2.5), ("target_return", "x"), ("recurrent", "no"), ("gamma", True), ("epsilon_final", [0.1, "a"])],
+)
+def test_json_of_another_type_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"{name} in the configuration is"):
+        TrainConfig.from_json({name: value})
+
+
+def test_whole_numbers_will_do_for_any_number_in_json() -> None:
+    assert TrainConfig.from_json({"target_return": 18, "epsilon_final": [1], "n_step": 5}).target_return == 18
+
+
 def test_json_that_cannot_work_is_refused() -> None:
     with pytest.raises(UsageError, match="--gamma"):
         TrainConfig.from_json({**TrainConfig().to_json(), "gamma": 7})

@@ -39,6 +39,7 @@ def test_h5_goes_both_ways(ours: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (["ours.h5", "w.h5", "--to", "caffe"], "asyncq, keras, safetensors, onnx"),
         (["ours.h5", "w.h5", "--keras-version", "4"], "it must be 1, or 2"),
         (["absent.h5", "w.h5"], "there is no weights file"),
+        (["absent.h5", "ours.h5"], "there is no weights file"),
         (["ours.h5", "absent/w.h5"], "there is no directory absent"),
         (["ours.h5", "w.onnx", "--to", "safetensors"], "change one of them"),
         (["ours.h5", "w.onnx", "--keras-version", "1"], "is for Keras files"),

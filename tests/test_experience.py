@@ -76,27 +76,6 @@ def record(spec: EnvironmentSpec, steps: int, envs: int, seed: int) -> tuple[Arr
     return np.array(frames), np.array(mask, np.float32), np.array(stacked)
 
 
-@pytest.mark.parametrize(
-    ("decisions", "kept", "forgotten"),
-    [
-        (0, [[0, 0], [0, 0], [0, 0]], [[1, 1], [1, 1], [1, 1]]),
-        (2, [[1, 0], [1, 0], [0, 0]], [[0, 0], [0, 1], [1, 1]]),
-        (3, [[1, 0], [1, 1], [0, 0]], [[0, 0], [0, 0], [1, 1]]),
-        (9, [[1, 0], [1, 1], [1, 1]], [[0, 0], [0, 0], [0, 0]]),
-    ],
-)
-def test_a_fragment_is_cut_after_so_many_decisions_in_the_order_of_time(
-    decisions: int, kept: list[list[int]], forgotten: list[list[int]]
-) -> None:
-    fragment = ExperienceQueue(LAYOUT, workers=1, slots_per_lane=1).lanes[0].reserve(timeout=0)
-    assert fragment is not None
-    fragment.mask[...] = [[1, 0], [1, 1], [1, 1]]
-    fragment.episode_returns[...] = 7
-    fragment.cut(decisions)
-    assert fragment.mask.tolist() == kept
-    assert np.isnan(fragment.episode_returns).tolist() == forgotten
-
-
 def rebuilt(frames: Array, mask: Array, frame_stack: int) -> Array:
     return np.asarray(stack_frames(torch.from_numpy(frames), torch.from_numpy(mask), frame_stack))
 
@@ -214,6 +193,16 @@ def test_an_empty_queue_gives_none_after_its_timeout() -> None:
     started = time.monotonic()
     assert queue.take(timeout=0.2) is None
     assert 0.19 <= time.monotonic() - started < 10
+
+
+def test_rings_of_fragments_that_were_taken_without_waiting_do_not_end_the_next_wait() -> None:
+    queue = ExperienceQueue(LAYOUT, workers=2, slots_per_lane=2)
+    push(queue.lanes[0], 1)
+    push(queue.lanes[1], 2)
+    assert take_versions(queue) == [1, 2]
+    started = time.monotonic()
+    assert queue.take(timeout=0.2) is None
+    assert time.monotonic() - started >= 0.19
 
 
 def test_fill_is_the_share_of_slots_not_yet_released() -> None:

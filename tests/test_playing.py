@@ -88,6 +88,18 @@ def test_following_plays_the_newest_weights(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().out.count("game ") == 2
 
 
+@pytest.mark.parametrize("method", ["a3c", "n-step-q"])
+def test_an_environment_without_pictures_is_refused(method: str, tmp_path: Path) -> None:
+    weights = untrained(tmp_path / "w.h5", "asyncq/Latency-v0", method)
+    with pytest.raises(UsageError, match=r"asyncq/Latency-v0 cannot be drawn: .*render_mode"):
+        play(PlayConfig(path=str(weights), record=str(tmp_path / "game.gif")))
+
+
+def test_seeds_are_checked_when_a_run_is_followed_too(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="seeds are those of training"):
+        PlayConfig(follow=str(tmp_path), seed=2**31)
+
+
 def test_following_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no run directory"):
         play(PlayConfig(follow=str(tmp_path)))

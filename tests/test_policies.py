@@ -77,6 +77,11 @@ def test_final_epsilons_are_sampled_by_their_probabilities() -> None:
     assert [(sampled == value).mean() for value in (0.1, 0.01, 0.5)] == pytest.approx([0.4, 0.3, 0.3], abs=TOLERANCE)
 
 
+def test_probabilities_of_epsilons_that_add_up_to_nearly_1_will_do() -> None:
+    sampled = sample_final_epsilons((0.1, 0.2, 0.3), (0.3333333,) * 3, 20, np.random.default_rng(1))
+    assert set(sampled) == {0.1, 0.2, 0.3}
+
+
 def test_final_epsilons_are_the_same_for_the_same_seed() -> None:
     one, other = (sample_final_epsilons((0.1, 0.5), (0.5, 0.5), 50, np.random.default_rng(7)) for _ in range(2))
     assert one.tolist() == other.tolist()

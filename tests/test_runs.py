@@ -64,6 +64,16 @@ def test_what_the_state_depends_on_cannot_change(tmp_path: Path) -> None:
         open_run(settled(tmp_path, resume="auto", layer_norm=True), pytest.fail)
 
 
+def test_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
+    begin(tmp_path, 90)
+    left = [tmp_path / name for name in (".best.h5.17", ".metrics.jsonl.17", ".config.json.17", "state/.90.h5.17")]
+    for path in left:
+        path.write_text("half")
+    open_run(settled(tmp_path, resume="auto"), pytest.fail)
+    assert not any(path.exists() for path in left)
+    assert (tmp_path / "config.json").exists() and (tmp_path / "state" / "90.h5").exists()
+
+
 def test_a_run_that_saved_nothing_begins_anew_only_by_auto(tmp_path: Path) -> None:
     begin(tmp_path)
     assert released(open_run(settled(tmp_path, resume="auto"), pytest.fail)) == Run(tmp_path, None, 0)

@@ -139,7 +139,7 @@ def test_configuration_can_be_repeated(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_stops_in_order(number: signal.Signals, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    process = start("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir, "--report-interval", 0.5)
+    process = start("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir, "--report-interval", 0.01)
     wait_for_first_report(run_dir)
     asked = time.monotonic()
     os.killpg(process.pid, number)

@@ -23,6 +23,7 @@ from asyncq.storage.keras_file import is_keras_file, load_keras
 from asyncq.storage.keras_layout import BACKENDS, DATA_FORMATS
 from asyncq.storage.state_file import SEAL as STATE_SEAL
 from asyncq.storage.weights_file import TrainedWeights, load_weights
+from asyncq.worker import TRAINING_SEEDS
 
 EPSILON = 0.001
 """Share of random actions with which action values are played, unless said otherwise."""
@@ -94,10 +95,16 @@ class AgentConfig(WeightsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_play()
+
+    def check_play(self) -> None:
+        """Raises UsageError if the seed or the choice of actions cannot be."""
         if self.epsilon is not None and not 0 <= self.epsilon <= 1:
             raise UsageError(f"--epsilon is {self.epsilon}; it must lie between 0 and 1")
         if self.seed < 0:
             raise UsageError(f"--seed is {self.seed}; it must be at least 0")
+        if self.seed >= TRAINING_SEEDS:
+            raise UsageError(f"--seed is {self.seed}; from {TRAINING_SEEDS} on, seeds are those of training")
         if self.greedy and self.sample:
             raise UsageError("--greedy and --sample exclude each other; give one of them")
         if self.greedy and self.epsilon:

@@ -55,7 +55,7 @@ def check(config: TrainConfig) -> None:
 
 def refuse_unread(config: TrainConfig, base: TrainConfig) -> None:
     """Raises UsageError if `config` was made from `base` by changing a setting that its method ignores."""
-    for name in UNREAD[config.method]:
+    for name in UNREAD.get(config.method, ()):
         if getattr(config, name) != getattr(base, name):
             raise UsageError(f"{flag(name)} is nothing that {config.method} reads; leave it out")
 

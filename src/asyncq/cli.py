@@ -39,6 +39,16 @@ USAGE = "usage: asyncq COMMAND [FLAGS]\n\ncommands:\n" + "\n".join(
     f"  {name:10} {text}" for name, text in COMMANDS.items()
 )
 
+NOT_OUR_FAULT = {
+    errno.ENOSPC: "the result cannot be written:",
+    errno.EACCES: "something is not allowed here:",
+    errno.EPERM: "something is not allowed here:",
+    errno.ENAMETOOLONG: "the name of a file cannot be used:",
+    errno.EAGAIN: "no more processes can be started (ulimit -u):",
+    errno.EMFILE: "no more files can be opened (ulimit -n):",
+}
+"""What the machine refuses, and what is said of it where no file's name is known."""
+
 
 def main() -> None:
     """Run the command line and exit; UsageError becomes one line on stderr and status 2."""
@@ -53,10 +63,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in NOT_OUR_FAULT:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print("asyncq: the result cannot be written:", error.strerror, file=sys.stderr)
+        what = f"{error.filename}:" if error.filename else NOT_OUR_FAULT[error.errno]
+        print("asyncq:", what, error.strerror, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -99,22 +110,27 @@ def base_of(config: str | None, flags: list[str]) -> TrainConfig | None:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--resume", nargs="?")
     finder.add_argument("--run-dir", "--run_dir", nargs="?")
-    finder.add_argument("--method", nargs="?")
+    for fixed in ("method", "preset"):
+        finder.add_argument(f"--{fixed}", nargs="?")
     found, _ = finder.parse_known_args(flags)
     if directory := directory_to_resume(found.resume, found.run_dir):
         if config is not None and found.resume != "auto":
             raise UsageError("--resume takes the run's own configuration; leave --config out")
         base = read_config(directory / "config.json", f"{directory / 'config.json'}")
-        if found.method not in (None, base.method):
-            raise UsageError(f"--method cannot change when a run goes on: in {directory} it is {base.method}")
+        for fixed in ("method", "preset"):
+            if getattr(found, fixed) not in (None, getattr(base, fixed)):
+                value = getattr(base, fixed)
+                raise UsageError(f"--{fixed} cannot change when a run goes on: in {directory} it is {value}")
         return base
     if config is None:
         return None
     if not config:
         raise UsageError("--config needs the path of a config.json")
     base = read_config(Path(config), f"--config {config}")
-    if found.method not in (None, base.method):
-        raise UsageError(f"--config {config} has what {base.method} chose; for {found.method} start without --config")
+    for fixed in ("method", "preset"):
+        if (wanted := getattr(found, fixed)) not in (None, getattr(base, fixed)):
+            chose = getattr(base, fixed)
+            raise UsageError(f"--config {config} has what {chose} chose; for {wanted} start without --config")
     return base
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -71,7 +72,8 @@ class TrainConfig:
     optimizer: AutoStr = None
     """muon, adam, radam or rmsprop; its statistics are shared by all workers' experience (default: by method)."""
     optimizer_epsilon: AutoFloat = None
-    """Added to the optimizer's denominator (default: 1e-8 for the Q methods on images, else 1e-5)."""
+    """Added to the optimizer's denominator (default: 1e-8 for the Q methods on images, else 1e-5;
+    with --preset paper 0.1)."""
     max_grad_norm: AutoFloat = None
     """Longest gradient (L2 norm of all parameters); 0 for no limit (default: by method)."""
 
@@ -97,7 +99,8 @@ class TrainConfig:
     """Q methods: final shares of random actions; each environment samples one of them (default: 0.01 for images, the
     paper's 0.1 0.01 0.5 for vectors)."""
     epsilon_probabilities: AutoFloats = None
-    """Q methods: probability of each of --epsilon-final (default: equal; 0.4 0.3 0.3 for the paper's)."""
+    """Q methods: probability of each of --epsilon-final (default: equal; 0.4 0.3 0.3 where the
+    paper's are the default)."""
     epsilon_anneal_frames: AutoInt = None
     """Q methods: frames until the final epsilon is reached (default: 1M, at most a tenth of the run; the paper: 4M)."""
     target_interval: AutoInt = None
@@ -240,7 +243,19 @@ class TrainConfig:
         if unknown := sorted(set(values) - known):
             raise UsageError(f"unknown settings in the configuration: {', '.join(unknown)}")
         arguments: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        for name, kind in get_type_hints(cls).items():
+            if name in arguments and not _fits(arguments[name], kind):
+                raise UsageError(f"{name} in the configuration is {values[name]!r}, of another type than {flag(name)}")
         return cls(**arguments)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether `value` is of the type `kind`: a plain one, a tuple of any length, or one of them or None."""
+    if isinstance(kind, UnionType):
+        return any(_fits(value, single) for single in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, get_args(kind)[0]) for item in value)
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _sequence_length(n_step: int) -> int:

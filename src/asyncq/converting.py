@@ -48,11 +48,11 @@ class InfoConfig(WeightsConfig):
 
 def convert(config: ConvertConfig) -> int:
     """Write the weights in another format; returns the exit status."""
+    weights = read_weights(config)
     path = Path(config.output or "")
     if path.exists() and path.samefile(config.file):
         raise UsageError(f"{path} is the file to convert; name another one to write")
     refuse_unwritable(path)
-    weights = read_weights(config)
     kind = _kind(path, config)
     if config.keras_version and kind != "keras":
         raise UsageError(f"--keras-version is for Keras files, but {path} becomes {kind}; leave it out")

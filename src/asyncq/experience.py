@@ -183,10 +183,9 @@ class ExperienceQueue:
 
     def take(self, timeout: float) -> Fragment | None:
         """The oldest fragment, valid until `release`; None if none came, in `timeout` seconds at most."""
-        lane = self._oldest()
-        if lane is None:
-            self._ready.wait(timeout)
-            lane = self._oldest()
+        deadline = time.monotonic() + timeout
+        while (lane := self._oldest()) is None and (left := deadline - time.monotonic()) > 0:
+            self._ready.wait(left)  # may return at once: fragments that were taken without waiting have rung, too
         if lane is None:
             return None
         fragment = lane.peek()

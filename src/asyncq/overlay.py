@@ -16,23 +16,26 @@ GREY, WHITE, BLUE, ORANGE = (120, 120, 120), (240, 240, 240), (76, 114, 176), (2
 
 
 class Overlay:
-    """Draws a panel to the right of pictures: score, each action with its probability or value, the state's value."""
+    """Draws a panel to the right of pictures: score, each action with its probability or value, the state's value.
 
-    def __init__(self, action_names: list[str]) -> None:
+    `probabilities` says which of the two: bars of values begin at the least of them.
+    """
+
+    def __init__(self, action_names: list[str], probabilities: bool) -> None:
         self.action_names = action_names
+        self.probabilities = probabilities
         self.font = ImageFont.load_default(14)
 
     def beside(self, picture: Array, score: float, preferences: list[float], chosen: int, value: float) -> Array:
-        """`picture[H, W, 3]` uint8, enlarged, with its panel. `preferences` are by action; their bars begin at 0, or at
-        the least one if they are not probabilities."""
+        """`picture[H, W, 3]` uint8, enlarged, with its panel. `preferences` are by action."""
         scale = -(-HEIGHT // picture.shape[0])
         large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
         panel = Image.new("RGB", (PANEL, large.shape[0]))
         draw = ImageDraw.Draw(panel)
         draw.text((MARGIN, MARGIN), f"score {score:g}", WHITE, self.font)
         draw.text((MARGIN, MARGIN + LINE), f"value {value:.2f}", WHITE, self.font)
-        least = 0.0 if abs(sum(preferences) - 1) < 1e-3 else min(preferences)
-        span = max(1e-9, 1.0 if least == 0.0 else max(preferences) - least)
+        least = 0.0 if self.probabilities else min(preferences)
+        span = 1.0 if self.probabilities else max(1e-9, max(preferences) - least)
         shown = (large.shape[0] - 2 * MARGIN) // LINE - 3
         for row, (name, preference) in enumerate(zip(self.action_names[:shown], preferences, strict=False)):
             top = MARGIN + LINE * (3 + row)

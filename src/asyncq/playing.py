@@ -12,7 +12,6 @@ from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import torch
 
 from asyncq.agent import Agent, AgentConfig
@@ -49,6 +48,8 @@ class PlayConfig(AgentConfig):
             super().__post_init__()
         elif self.path or self.weights:
             raise UsageError("--follow takes the weights from its run; leave the weights file out")
+        else:
+            self.check_play()
         if self.episodes is not None and self.episodes < 1:
             raise UsageError(f"--episodes is {self.episodes}; it must be at least 1")
         if self.fps is not None and not 0 < self.fps <= 1000:
@@ -72,8 +73,8 @@ def play(config: PlayConfig) -> int:
         print(f"asyncq: no screen here; recording to {record}", file=sys.stderr)
     endless = config.follow is not None and record is None
     games = count() if config.episodes is None and endless else range(config.episodes or 1)
-    overlay = Overlay(action_names(agent.spec)) if config.overlay else None
-    env = make_env(agent.spec, 1, render=True)
+    overlay = Overlay(action_names(agent.spec), agent.heads == "policy-value") if config.overlay else None
+    env = _drawable(agent.spec)
     fps = config.fps or _speed(env, agent.spec)
     try:
         with contextlib.ExitStack() as screens:
@@ -87,13 +88,23 @@ def play(config: PlayConfig) -> int:
         if record and record.exists() and record.stat().st_mtime >= began:
             print(f"asyncq: stopped; what was played so far is in {record}", file=sys.stderr)
         return 130
-    except gym.error.DependencyNotInstalled as error:
-        raise UsageError(f"{agent.spec.env_id} cannot be drawn: {' '.join(str(error).split())}") from error
     finally:
         env.close()
     if record:
         print(f"video in {record}")
     return 0
+
+
+def _drawable(spec: EnvironmentSpec) -> Any:
+    """One environment with pictures. Raises UsageError if it has none."""
+    try:
+        env = make_env(spec, 1, render=True)
+        reset_with_seeds(env, [0])
+        if (env.render() or [None])[0] is None:
+            raise ValueError("it renders nothing")
+    except Exception as error:  # somebody else's code may raise anything
+        raise UsageError(f"{spec.env_id} cannot be drawn: {' '.join(str(error).split())}") from error
+    return env
 
 
 def _free_name(stem: str) -> Path:

@@ -55,7 +55,7 @@ def sample_final_epsilons(
     finals: tuple[float, ...], probabilities: tuple[float, ...], count: int, generator: np.random.Generator
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Final epsilons of `count` environments, as the paper samples them for its threads (section 5.1)."""
-    return generator.choice(finals, size=count, p=probabilities)
+    return generator.choice(finals, size=count, p=np.array(probabilities) / sum(probabilities))
 
 
 def annealed_epsilon(initial: float, final: Any, progress: float) -> Any:

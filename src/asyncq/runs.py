@@ -42,8 +42,9 @@ class Run:
         """The same run from its newest state that can be read, or anew if none was saved. Raises UsageError."""
         state = newest_state(self.directory, say)
         env_steps = 0 if state is None else int(load_state(state).counters["env_steps"])
-        for left in self.directory.glob("*/.*.h5.*"):  # of a write that was killed
-            left.unlink()
+        for pattern in ("*/.*.h5.*", ".*.h5.*", ".*.json*.*"):  # of writes that were killed
+            for left in self.directory.glob(pattern):
+                left.unlink()
         return dataclasses.replace(self, resume_from=state, resumed_at=env_steps)
 
 

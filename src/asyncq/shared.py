@@ -83,8 +83,9 @@ class Bell:
 
     def wait(self, timeout: float) -> None:
         """Sleep until someone rings, `timeout` seconds at most."""
-        readable, _, _ = select.select([self._sleeper], [], [], timeout)
-        if readable:
+        poll = select.poll()
+        poll.register(self._sleeper, select.POLLIN)
+        if poll.poll(1000 * timeout):
             self._sleeper.recv(4096)
 
     def __del__(self) -> None:

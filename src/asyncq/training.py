@@ -30,8 +30,8 @@ from asyncq.supervisor import LearnerDied, RunFailed, Supervisor
 from asyncq.weights import WeightBoard
 from asyncq.worker import WorkerTask
 
-STOP_SECONDS = 8.0
-"""How long everyone has to end in order once a stop was asked for."""
+STOP_SECONDS = 7.0
+"""How long the learner has to end in order once a stop was asked for, and then how long everyone else has."""
 
 
 def train(config: TrainConfig) -> int:
@@ -161,6 +161,7 @@ def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Di
         if signals.received >= 2:
             return "stopped at once"
         if time.monotonic() > deadline:
+            supervisor.learner.kill()
             return "stopped, but the learner did not answer"
         if signals.received and deadline == float("inf"):
             deadline = time.monotonic() + STOP_SECONDS
@@ -169,7 +170,7 @@ def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Di
         if signals.received and not started:
             return "stopped before it began"
         try:
-            while reports.poll(0.1):
+            if reports.poll(0.1):
                 report = reports.recv()
                 if "finished" in report:
                     return str(report["finished"])

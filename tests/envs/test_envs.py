@@ -127,6 +127,8 @@ def test_same_task() -> None:
     cart = describe("CartPole-v1")
     assert same_task(dataclasses.replace(cart, env_id="CartPole-v0"), cart)
     assert not same_task(cart, describe("MountainCar-v0"))
+    valley, village = (dataclasses.replace(cart, env_id=f"grid-{name}-v0") for name in ("valley", "village"))
+    assert not same_task(valley, village)
     assert not same_task(sticky, cart)
 
 

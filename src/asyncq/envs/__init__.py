@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import importlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -58,7 +59,8 @@ def describe(
     if atari.is_atari(registered):
         if kwargs:
             raise UsageError(f"{env_id} takes no --env-kwargs; its id and --frame-skip say how an Atari game is played")
-        return atari.describe(registered, frame_stack or 4, frame_skip or 4)
+        spec = atari.describe(registered, frame_stack or 4, frame_skip or 4)
+        return dataclasses.replace(spec, imports=imports)
     try:
         env = gym.make(env_id, **kwargs)
     except Exception as error:  # somebody else's constructor may raise anything
@@ -137,7 +139,11 @@ def same_task(one: EnvironmentSpec, other: EnvironmentSpec) -> bool:
         return False
     if one.family.startswith("atari"):
         return bool(gym.spec(one.env_id).kwargs["game"] == gym.spec(other.env_id).kwargs["game"])
-    return one.env_id.split("-v")[0] == other.env_id.split("-v")[0]
+    return _without_version(one.env_id) == _without_version(other.env_id)
+
+
+def _without_version(env_id: str) -> str:
+    return re.sub(r"-v\d+$", "", env_id)
 
 
 def _find(env_id: str, imports: Iterable[str]) -> EnvSpec:
