@@ -235,8 +235,10 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> TrainConfig:
-        """Raises UsageError if `values` holds a setting that does not exist."""
+    def from_json(cls, values: Any) -> TrainConfig:
+        """Raises UsageError if `values` is no dict, or holds a setting that does not exist or cannot be."""
+        if not isinstance(values, dict):
+            raise UsageError("the configuration is no JSON object")
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise UsageError(f"unknown settings in the configuration: {', '.join(unknown)}")

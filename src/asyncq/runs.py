@@ -56,7 +56,7 @@ def read_config(path: Path, what: str) -> TrainConfig:
         raise UsageError(f"{what}: {error}") from error
     except OSError as error:
         raise UsageError(f"{what} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise UsageError(f"{what} is no configuration that asyncq wrote") from error
 
 

@@ -147,7 +147,14 @@ def test_a_file_without_parameters_is_refused(saved: Path) -> None:
 
 @pytest.mark.parametrize(
     ("attribute", "content"),
-    [("config", "{"), ("config", "[]"), ("config", '{"gamma": "x"}'), ("environment", "{}"), ("environment", "7")],
+    [
+        ("config", "{"),
+        ("config", "[]"),
+        ("config", "7"),
+        ("config", '{"gamma": "x"}'),
+        ("environment", "{}"),
+        ("environment", "7"),
+    ],
 )
 def test_a_file_with_nonsense_in_it_is_refused(saved: Path, attribute: str, content: str) -> None:
     edit(saved, lambda file: file.attrs.modify(attribute, content))

@@ -69,7 +69,10 @@ def load_weights(path: Path) -> TrainedWeights:
             config, spec, facts, versions = (
                 json.loads(file.attrs[name]) for name in ("config", "environment", "facts", "versions")
             )
-            config, spec = TrainConfig.from_json(config), EnvironmentSpec.from_json(spec)
-            return TrainedWeights(parameters, config, spec, facts, versions)
+        spec = EnvironmentSpec.from_json(spec)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise UsageError(f"{path} is no weights file that this asyncq can read; another one wrote it") from error
+    try:
+        return TrainedWeights(parameters, TrainConfig.from_json(config), spec, facts, versions)
+    except UsageError as error:
+        raise UsageError(f"{path} is no weights file that this asyncq can read: {error}") from error
