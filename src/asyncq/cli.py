@@ -39,6 +39,8 @@ USAGE = "usage: asyncq COMMAND [FLAGS]\n\ncommands:\n" + "\n".join(
     f"  {name:10} {text}" for name, text in COMMANDS.items()
 )
 
+CHOOSERS = ("method", "preset")
+"""They chose what a `config.json` holds, so they cannot change beside it."""
 NOT_OUR_FAULT = {
     errno.ENOSPC: "the result cannot be written:",
     errno.EACCES: "something is not allowed here:",
@@ -110,14 +112,14 @@ def base_of(config: str | None, flags: list[str]) -> TrainConfig | None:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--resume", nargs="?")
     finder.add_argument("--run-dir", "--run_dir", nargs="?")
-    for fixed in ("method", "preset"):
+    for fixed in CHOOSERS:
         finder.add_argument(f"--{fixed}", nargs="?")
     found, _ = finder.parse_known_args(flags)
     if directory := directory_to_resume(found.resume, found.run_dir):
         if config is not None and found.resume != "auto":
             raise UsageError("--resume takes the run's own configuration; leave --config out")
         base = read_config(directory / "config.json", f"{directory / 'config.json'}")
-        for fixed in ("method", "preset"):
+        for fixed in CHOOSERS:
             if getattr(found, fixed) not in (None, getattr(base, fixed)):
                 value = getattr(base, fixed)
                 raise UsageError(f"--{fixed} cannot change when a run goes on: in {directory} it is {value}")
@@ -127,7 +129,7 @@ def base_of(config: str | None, flags: list[str]) -> TrainConfig | None:
     if not config:
         raise UsageError("--config needs the path of a config.json")
     base = read_config(Path(config), f"--config {config}")
-    for fixed in ("method", "preset"):
+    for fixed in CHOOSERS:
         if (wanted := getattr(found, fixed)) not in (None, getattr(base, fixed)):
             chose = getattr(base, fixed)
             raise UsageError(f"--config {config} has what {chose} chose; for {wanted} start without --config")
