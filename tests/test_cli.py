@@ -1,5 +1,6 @@
 """The command line: what is wrong with the input is said in one line, with exit status 2."""
 
+import os
 import re
 import subprocess
 import sys
@@ -50,6 +51,9 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path) -> None:
         (["convert", "absent.h5"], "name the file to write"),
         (["info"], "weights file"),
         (["plot"], "at least one run"),
+        (["train", "--env", ""], "an argument of train is empty"),
+        (["train", "--env", "CartPole-v1", "--queue-size", "1000000000"], "the queue would take"),
+        (["doctor", "--processes", "0"], "at least 1"),
         (["bake"], "no command"),
         (["trian"], "did you mean train"),
     ],
@@ -117,6 +121,16 @@ def test_a_result_that_cannot_be_printed_is_one_line_and_status_2(tmp_path: Path
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (2, "asyncq: the result cannot be written: No space left on device\n")
+
+
+@pytest.mark.parametrize(("close", "encoding"), [(">&-", "utf-8"), ("", "ascii")])
+def test_a_stdout_that_is_closed_or_knows_few_letters_does_no_harm(close: str, encoding: str, tmp_path: Path) -> None:
+    weights = untrained(tmp_path / "w.h5", "CartPole-v1")
+    command = f"{sys.executable} -m asyncq evaluate {weights} --episodes 1 {close}"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert close or "? 0.00 over 1 games" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,10 @@ def test_h5_goes_both_ways(ours: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (["absent.h5", "ours.h5"], "there is no weights file"),
         (["ours.h5", "absent/w.h5"], "there is no directory absent"),
         (["ours.h5", "w.onnx", "--to", "safetensors"], "change one of them"),
+        (["ours.h5", "w.h5", "--to", "onnx"], "change one of them"),
+        (["ours.h5", "w.keras"], "must end in"),
+        (["ours.h5", "w.h5", "--env", "ALE/Pong-v5"], "cannot play ALE/Pong-v5"),
+        (["ours.h5", "w.h5", "--import", "absent_module"], "is it installed, or on PYTHONPATH"),
         (["ours.h5", "w.onnx", "--keras-version", "1"], "is for Keras files"),
         (["ours.onnx", "w.h5"], "can be written but not read"),
     ],
@@ -54,6 +58,12 @@ def test_what_cannot_be_converted_is_refused(
     with pytest.raises(UsageError, match=said):
         run(["convert", *arguments])
     assert ours.read_bytes() == before and list(ours.parent.iterdir()) == [ours]
+
+
+def test_another_id_of_the_game_goes_into_the_file(ours: Path, tmp_path: Path) -> None:
+    run(["convert", str(ours), str(tmp_path / "old.h5"), "--to", "asyncq", "--env", "BreakoutNoFrameskip-v4"])
+    spec = load_weights(tmp_path / "old.h5").spec
+    assert (spec.env_id, spec.sticky) == ("BreakoutNoFrameskip-v4", 0)
 
 
 def test_info_shows_either_kind(ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

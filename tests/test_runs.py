@@ -44,7 +44,7 @@ def test_a_new_run_has_its_configuration_and_no_state(tmp_path: Path) -> None:
 
 
 def test_a_run_is_never_begun_twice(tmp_path: Path) -> None:
-    begin(tmp_path)
+    begin(tmp_path, 90)
     with pytest.raises(UsageError, match=f"go on with it: --resume {tmp_path}"):
         open_run(settled(tmp_path), pytest.fail)
 
@@ -77,8 +77,25 @@ def test_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
 def test_a_run_that_saved_nothing_begins_anew_only_by_auto(tmp_path: Path) -> None:
     begin(tmp_path)
     assert released(open_run(settled(tmp_path, resume="auto"), pytest.fail)) == Run(tmp_path, None, 0)
-    with pytest.raises(UsageError, match="states are gone"):
+    with pytest.raises(UsageError, match="before its first --save-interval"):
         open_run(settled(None, resume=str(tmp_path)), pytest.fail)
+
+
+def test_a_run_without_results_gives_way_to_a_new_one(tmp_path: Path) -> None:
+    begin(tmp_path)
+    (tmp_path / "metrics.jsonl").touch()
+    assert released(open_run(settled(tmp_path, total_steps=7), pytest.fail)) == Run(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["total_steps"] == 7
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    with pytest.raises(UsageError, match="already holds a run"):
+        open_run(settled(tmp_path), pytest.fail)
+
+
+def test_weights_are_never_overwritten_because_the_states_are_gone(tmp_path: Path) -> None:
+    begin(tmp_path)
+    (tmp_path / "weights" / "90.h5").touch()
+    with pytest.raises(UsageError, match="its states are gone; put them back"):
+        open_run(settled(tmp_path, resume="auto"), pytest.fail)
 
 
 @pytest.mark.parametrize(

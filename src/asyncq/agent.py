@@ -11,7 +11,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from asyncq.envs import EnvironmentSpec, describe, describe_2016, same_task
+from asyncq.envs import EnvironmentSpec, describe, describe_2016, import_modules, same_task
 from asyncq.errors import UsageError
 from asyncq.flags import OpenFloat, OpenStr
 from asyncq.methods import METHODS, network_for
@@ -69,6 +69,7 @@ def read_weights(config: WeightsConfig) -> TrainedWeights:
     """The weights that `config` names, whoever wrote them. Raises UsageError if they cannot be read."""
     if config.file.suffix in (".safetensors", ".onnx"):
         raise UsageError(f"{config.file} can be written but not read; use the .h5 that it was made from")
+    import_modules(config.imports)
     content = read_weights_bytes(config.file)
     if STATE_SEAL.is_on(content):
         raise UsageError(f"{config.file} is the state of a training; its weights are in the run's latest.h5, best.h5")

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from asyncq.devices import choose_device
 from asyncq.envs import EnvironmentSpec
 from asyncq.errors import UsageError
 from asyncq.experience import Lane
-from asyncq.flags import AutoStr
+from asyncq.flags import AutoStr, alias
 from asyncq.learner import Learner
 from asyncq.machine import usable_cores
 from asyncq.monitoring.diagnosis import dearest_part
@@ -44,7 +44,7 @@ WARM_UP_SECONDS = 15.0
 class BenchConfig:
     """Measure how fast this machine trains, how fast it could, and what keeps it from that. Let nothing run beside."""
 
-    env: str = "ALE/Pong-v5"
+    env: Annotated[str, alias("--game")] = "ALE/Pong-v5"
     """Gymnasium id."""
     method: str = "a3c"
     """one-step-q, one-step-sarsa, n-step-q or a3c."""

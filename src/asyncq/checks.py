@@ -33,6 +33,7 @@ AT_LEAST_0 = (
     "target_interval", "entropy_coefficient", "final_entropy_coefficient", "final_learning_rate", "optimizer_epsilon",
     "epsilon_anneal_frames", "policy_clip",
 )  # fmt: skip
+AT_MOST = {"frame_size": 1024}
 ABOVE_0 = ("learning_rate", "reward_scale", "report_interval", "worker_timeout")
 SHARES = ("gamma", "trace_lambda", "epsilon_initial")
 OF_A3C = ("value_coefficient", "normalise_advantages", "policy_clip", "correction", "entropy_anneal_steps")
@@ -93,6 +94,8 @@ def _check_numbers(config: TrainConfig) -> None:
             raise UsageError(f"{flag(name)} is {value}; it must be at least 1")
         if name in AT_LEAST_0 and not value >= 0:
             raise UsageError(f"{flag(name)} is {value}; it must be at least 0")
+        if name in AT_MOST and value > AT_MOST[name]:
+            raise UsageError(f"{flag(name)} is {value}; it must be at most {AT_MOST[name]}")
         if name in SHARES and not 0 <= value <= 1:
             raise UsageError(f"{flag(name)} is {value}; it must lie between 0 and 1")
         if name in ABOVE_0 and not value > 0:
@@ -105,13 +108,15 @@ def _check_epsilons(config: TrainConfig) -> None:
     finals, probabilities = config.epsilon_final, config.epsilon_probabilities
     if finals is not None and any(not 0 <= epsilon <= 1 for epsilon in finals):
         raise UsageError(f"--epsilon-final {finals} must lie between 0 and 1")
-    if probabilities is not None and (any(p < 0 for p in probabilities) or not abs(sum(probabilities) - 1) < 1e-6):
-        raise UsageError(f"--epsilon-probabilities {probabilities} must be positive and add up to 1")
+    if finals == ():
+        raise UsageError("--epsilon-final has no numbers; give at least one")
     if finals is not None and probabilities is not None and len(finals) != len(probabilities):
         raise UsageError(
             f"--epsilon-final and --epsilon-probabilities are {len(finals)} and {len(probabilities)} numbers; "
             "give one probability for each epsilon"
         )
+    if probabilities is not None and (any(p < 0 for p in probabilities) or not abs(sum(probabilities) - 1) < 1e-6):
+        raise UsageError(f"--epsilon-probabilities {probabilities} must be positive and add up to 1")
 
 
 def _check_combinations(config: TrainConfig) -> None:

@@ -54,6 +54,11 @@ NOT_OUR_FAULT = {
 
 def main() -> None:
     """Run the command line and exit; UsageError becomes one line on stderr and status 2."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         status = run(sys.argv[1:])
         sys.stdout.flush()
@@ -88,6 +93,8 @@ def run(arguments: Sequence[str]) -> int:
         near = difflib.get_close_matches(command, COMMANDS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"there is no command {command}; choose one of: {', '.join(COMMANDS)}{hint}")
+    if "" in rest:
+        raise UsageError(f"an argument of {command} is empty; is a variable of the shell not set?")
     runners: dict[str, Callable[[list[str]], int]] = {
         "train": _train, "play": _play, "evaluate": _evaluate, "plot": _plot, "convert": _convert, "info": _info,
         "bench": _bench, "doctor": _doctor,

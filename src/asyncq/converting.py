@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from asyncq.agent import WeightsConfig, network_of, read_weights
+from asyncq.agent import WeightsConfig, network_of, playing_spec, read_weights
 from asyncq.envs import EnvironmentSpec, action_names
 from asyncq.errors import UsageError
 from asyncq.flags import OpenInt, OpenStr
@@ -16,7 +18,9 @@ from asyncq.storage.files import read_weights_bytes, refuse_unwritable
 from asyncq.storage.keras_file import is_keras_file, save_keras
 from asyncq.storage.weights_file import TrainedWeights, save_weights
 
-KINDS = ("asyncq", "keras", "safetensors", "onnx")
+KINDS = {".h5": ("asyncq", "keras"), ".safetensors": ("safetensors",), ".onnx": ("onnx",)}
+"""What files of a name's ending can be."""
+ALL_KINDS = tuple(itertools.chain.from_iterable(KINDS.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,8 @@ class ConvertConfig(WeightsConfig):
         super().__post_init__()
         if self.output is None:
             raise UsageError("name the file to write, as in: asyncq convert IN.h5 OUT.h5")
-        if self.to is not None and self.to not in KINDS:
-            raise UsageError(f"--to {self.to} is unknown; choose one of: {', '.join(KINDS)}")
+        if self.to is not None and self.to not in ALL_KINDS:
+            raise UsageError(f"--to {self.to} is unknown; choose one of: {', '.join(ALL_KINDS)}")
         if self.keras_version not in (None, 1, 2):
             raise UsageError(f"--keras-version is {self.keras_version}; it must be 1, or 2 for Keras 2 and 3")
 
@@ -48,7 +52,7 @@ class InfoConfig(WeightsConfig):
 
 def convert(config: ConvertConfig) -> int:
     """Write the weights in another format; returns the exit status."""
-    weights = read_weights(config)
+    weights = _read(config)
     path = Path(config.output or "")
     if path.exists() and path.samefile(config.file):
         raise UsageError(f"{path} is the file to convert; name another one to write")
@@ -74,21 +78,29 @@ def convert(config: ConvertConfig) -> int:
 
 
 def _kind(output: Path, config: ConvertConfig) -> str:
-    kind = output.suffix.removeprefix(".")
+    kinds = KINDS.get(output.suffix, ALL_KINDS)
     if config.to is not None:
-        if kind in KINDS and kind != config.to:
-            raise UsageError(f"{output} ends in .{kind}, but --to says {config.to}; change one of them")
+        if config.to not in kinds:
+            raise UsageError(f"{output} ends in {output.suffix}, but --to says {config.to}; change one of them")
         return config.to
-    if kind == "h5":
-        return "asyncq" if is_keras_file(read_weights_bytes(config.file)) else "keras"
-    if kind not in KINDS:
+    if output.suffix not in KINDS:
         raise UsageError(f"{output} must end in .h5, .safetensors or .onnx, or --to must say what it is")
-    return kind
+    if output.suffix == ".h5":
+        return "asyncq" if is_keras_file(read_weights_bytes(config.file)) else "keras"
+    return kinds[0]
+
+
+def _read(config: WeightsConfig) -> TrainedWeights:
+    """The weights, with the environment that `--env` names. Raises UsageError."""
+    weights = read_weights(config)
+    if config.env is None:
+        return weights
+    return dataclasses.replace(weights, spec=playing_spec(weights.spec, config.env, config.imports))
 
 
 def info(config: InfoConfig) -> int:
     """Print what the file holds; returns the exit status."""
-    weights, content = read_weights(config), read_weights_bytes(config.file)
+    weights, content = _read(config), read_weights_bytes(config.file)
     trained, keras = weights.config, weights.facts.get("keras")
     writer = "asyncq"
     if keras:

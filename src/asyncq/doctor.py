@@ -48,6 +48,10 @@ class DoctorConfig:
     processes: AutoInt = None
     """Worker processes of the training (default: one a core)."""
 
+    def __post_init__(self) -> None:
+        if self.processes is not None and self.processes < 1:
+            raise UsageError(f"--processes is {self.processes}; it must be at least 1")
+
 
 def doctor(config: DoctorConfig) -> int:
     """Print a line for each finding; returns the exit status."""
@@ -74,6 +78,14 @@ def refuse_hopeless(run_dir: Path, processes: int) -> None:
     for finding in (shared_memory(), open_files(processes), space(run_dir)):
         if finding.level is Level.ERROR:
             raise UsageError(f"{finding.what}: {finding.text}")
+
+
+def refuse_too_large(queue_size: int) -> None:
+    """Raises UsageError if a queue of so many bytes is more than the machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if queue_size > memory:
+        sizes = f"{queue_size / 1e9:,.0f} GB, and this machine has {memory / 1e9:.0f}"
+        raise UsageError(f"the queue would take {sizes}; lower --queue-size, --n-step or --envs-per-process")
 
 
 def cores(processes: int) -> Finding:

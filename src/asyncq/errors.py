@@ -3,3 +3,8 @@
 
 class UsageError(Exception):
     """Says in one line what is wrong with the input and how to mend it; the command line exits with status 2."""
+
+
+def one_line(error: BaseException) -> str:
+    """What `error` says, or its name where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

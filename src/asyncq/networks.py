@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asyncq.errors import UsageError
+from asyncq.errors import UsageError, one_line
 
 CONVOLUTIONS: dict[str, tuple[list[tuple[int, int, int]], int]] = {
     "a3c": ([(16, 8, 4), (32, 4, 2)], 256),
@@ -293,7 +293,7 @@ def own_trunk(path: str, shape: Sequence[int], layer_norm: bool) -> Trunk:
         with torch.no_grad():
             found = trunk(torch.zeros(2, *shape, dtype=torch.uint8 if len(shape) > 1 else torch.float32)).shape
     except Exception as error:  # it is the user's code: anything may go wrong
-        raise UsageError(f"--network {path} fails: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise UsageError(f"--network {path} fails: {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(trunk, nn.Module) or list(found) != [2, getattr(trunk, "features", None)]:
         wanted = f"[B, {getattr(trunk, 'features', 'features')}]"
         raise UsageError(

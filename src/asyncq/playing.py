@@ -16,7 +16,7 @@ import torch
 
 from asyncq.agent import Agent, AgentConfig
 from asyncq.envs import EnvironmentSpec, action_names, make_env, reset_with_seeds
-from asyncq.errors import UsageError
+from asyncq.errors import UsageError, one_line
 from asyncq.flags import OpenFloat, OpenInt, OpenStr
 from asyncq.overlay import Overlay
 from asyncq.screens import Show, WindowClosed, has_screen, video, window
@@ -103,7 +103,7 @@ def _drawable(spec: EnvironmentSpec) -> Any:
         if (env.render() or [None])[0] is None:
             raise ValueError("it renders nothing")
     except Exception as error:  # somebody else's code may raise anything
-        raise UsageError(f"{spec.env_id} cannot be drawn: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{spec.env_id} cannot be drawn: {one_line(error)}") from error
     return env
 
 

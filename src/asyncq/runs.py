@@ -51,7 +51,10 @@ class Run:
 def read_config(path: Path, what: str) -> TrainConfig:
     """The configuration in a `config.json`; `what` names it in messages. Raises UsageError if there is none."""
     try:
-        return TrainConfig.from_json(json.loads(path.read_text()))
+        values = json.loads(path.read_text())
+        if values == {}:
+            raise ValueError("nothing is set")
+        return TrainConfig.from_json(values)
     except UsageError as error:
         raise UsageError(f"{what}: {error}") from error
     except OSError as error:
@@ -80,8 +83,7 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
     """The run of the settled `config`, its directory made or found, with `config.json` in it. Raises UsageError."""
     directory = directory_to_resume(config.resume, config.run_dir)
     if directory is None:
-        directory = _new_directory(config)
-        return Run(directory, lock=_lock(directory))
+        return _new_run(config)
     lock = _lock(directory)
     before = read_config(directory / "config.json", f"{directory / 'config.json'}")
     for name in LASTING:
@@ -89,9 +91,13 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
             flag, value = name.replace("_", "-"), getattr(before, name)
             raise UsageError(f"--{flag} cannot change when a run goes on: in {directory} it is {value}")
     run = Run(directory, lock=lock).again(say)
+    if run.resume_from is None and any(directory.glob("weights/*.h5")):
+        raise UsageError(
+            f"{directory} has weights, but its states are gone; put them back, or choose another --run-dir"
+        )
     if run.resume_from is None and config.resume != "auto":
         raise UsageError(
-            f"--resume {directory}: it stopped before its first --save-interval, or its states are gone; "
+            f"--resume {directory}: it stopped before its first --save-interval; "
             f"to begin it anew: --run-dir {directory} --resume auto"
         )
     if not run.is_finished(config):
@@ -113,10 +119,11 @@ def _lock(directory: Path) -> int:
     return descriptor
 
 
-def _new_directory(config: TrainConfig) -> Path:
+def _new_run(config: TrainConfig) -> Run:
+    """In a directory that is new, or whose run stopped before it had anything to keep."""
     name = f"{config.env.replace('/', '-')}__{config.method}__{config.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
     directory = Path(config.run_dir) if config.run_dir else Path("runs") / name
-    if (directory / "config.json").exists():
+    if _is_taken(directory):
         raise UsageError(
             f"{directory} already holds a run; choose another --run-dir, or go on with it: --resume {directory}"
         )
@@ -124,8 +131,23 @@ def _new_directory(config: TrainConfig) -> Path:
         (directory / "weights").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write to --run-dir {directory}: {error.strerror}") from error
+    lock = _lock(directory)
     _write_config(directory, config)
-    return directory
+    return Run(directory, lock=lock)
+
+
+def _is_taken(directory: Path) -> bool:
+    """Whether there is a run with results in `directory`, or somebody else's `config.json`."""
+    path, metrics = directory / "config.json", directory / "metrics.jsonl"
+    if not path.exists():
+        return False
+    if any(directory.rglob("*.h5")) or (metrics.exists() and metrics.stat().st_size > 0):
+        return True
+    try:
+        read_config(path, f"{path}")
+    except UsageError:
+        return True
+    return False
 
 
 def _write_config(directory: Path, config: TrainConfig) -> None:

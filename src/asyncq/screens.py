@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from asyncq.errors import UsageError
+from asyncq.errors import UsageError, one_line
 from asyncq.shared import Array
 from asyncq.storage.files import refuse_unwritable, write_whole
 
@@ -74,7 +74,7 @@ def _mp4(path: Path, fps: float) -> Iterator[Show]:
         imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
         hint = "pip install asyncq[video] brings a video encoder, and .gif needs none"
-        raise UsageError(f"cannot record {path}: {' '.join(str(error).split())}; {hint}") from error
+        raise UsageError(f"cannot record {path}: {one_line(error)}; {hint}") from error
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     shown = 0
     try:

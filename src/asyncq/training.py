@@ -16,7 +16,7 @@ from typing import Any
 
 from asyncq.config import TrainConfig
 from asyncq.devices import choose_device, has_fast_bf16
-from asyncq.doctor import refuse_hopeless
+from asyncq.doctor import refuse_hopeless, refuse_too_large
 from asyncq.envs import EnvironmentSpec, describe, read_kwargs
 from asyncq.experience import ExperienceQueue, FragmentLayout
 from asyncq.learner import LearnerTask
@@ -46,7 +46,7 @@ def train(config: TrainConfig) -> int:
     news: list[str] = []
     run = open_run(config, news.append)
     if run.is_finished(config):
-        print(f"asyncq: {run.directory} has its {config.total_steps:,} env steps already; more: --total-steps")
+        print(f"asyncq: {run.directory} has {run.resumed_at:,} env steps already; for more: --total-steps")
         return 0
     with Signals() as signals:
         for restarts in range(config.max_learner_restarts + 1):
@@ -135,6 +135,7 @@ class Shared:
             memory_size=network.memory_size,
             sequences=config.n_step // (config.sequence_length or config.n_step),
         )
+        refuse_too_large(config.processes * config.queue_size * layout.slot_size())
         queue = ExperienceQueue(layout, config.processes, config.queue_size)
         return cls(queue, WeightBoard(sum(p.numel() for p in network.parameters())), StatusBoard(config.processes))
 
@@ -197,6 +198,8 @@ def conclude(outcome: str, run_dir: Path, env_steps: int, signals: Signals) -> i
     if (run_dir / "best.h5").exists():
         end = "failed" if failed else outcome
         print(f"asyncq: {end} after {env_steps:,} env steps; best weights in {run_dir / 'best.h5'}")
+    elif not failed:
+        print(f"asyncq: {outcome}; nothing was learned yet")
     if outcome not in ("total-steps", "target-return") and any((run_dir / "state").glob("*.h5")):
         print(f"asyncq: to go on: asyncq train --resume {run_dir}")
     if signals.received:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -11,7 +12,7 @@ import pytest
 
 from asyncq.envs import EnvironmentSpec, describe, make_env, same_task
 from asyncq.errors import UsageError
-from tiny_envs import CONTINUOUS, COUNTER, PIXELS, TABLE
+from tiny_envs import CONTINUOUS, COUNTER, PIXELS, TABLE, Counter
 
 
 def refusal(env_id: str, imports: tuple[str, ...] = ()) -> str:
@@ -83,7 +84,22 @@ def test_observations_that_are_neither_image_nor_vector_are_refused() -> None:
 
 
 def test_a_module_that_cannot_be_imported_is_refused() -> None:
-    assert refusal("CartPole-v1", ("no_such_module",)).startswith("--import no_such_module failed:")
+    said = refusal("CartPole-v1", ("no_such_module",))
+    assert said.startswith("--import no_such_module failed:") and said.endswith("or on PYTHONPATH?")
+
+
+def test_a_module_that_fails_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "module_that_fails.py").write_text("raise RuntimeError('not today')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert refusal("CartPole-v1", ("module_that_fails",)) == "--import module_that_fails failed: not today"
+
+
+def test_an_environment_that_cannot_begin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reset(self: Counter, **_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(Counter, "reset", reset)
+    assert refusal(COUNTER, ("tiny_envs",)).endswith("cannot be made: RuntimeError")
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "ALE/Pong-v5", PIXELS, COUNTER])

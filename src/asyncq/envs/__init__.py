@@ -22,13 +22,14 @@ from gymnasium.envs.registration import EnvSpec
 
 from asyncq.envs import atari, atari_2016, latency, pixels, vectors
 from asyncq.envs.spec import EnvironmentSpec
-from asyncq.errors import UsageError
+from asyncq.errors import UsageError, one_line
 
 __all__ = [
     "EnvironmentSpec",
     "action_names",
     "describe",
     "describe_2016",
+    "import_modules",
     "make_env",
     "read_kwargs",
     "reset_with_seeds",
@@ -63,8 +64,9 @@ def describe(
         return dataclasses.replace(spec, imports=imports)
     try:
         env = gym.make(env_id, **kwargs)
-    except Exception as error:  # somebody else's constructor may raise anything
-        raise UsageError(f"environment {env_id} cannot be made: {_one_line(error) or type(error).__name__}") from error
+        env.reset(seed=0)
+    except Exception as error:  # somebody else's code may raise anything
+        raise UsageError(f"environment {env_id} cannot be made: {one_line(error)}") from error
     try:
         spec = _describe_spaces(env, env_id, imports, frame_stack, frame_skip)
         return dataclasses.replace(spec, kwargs=kwargs)
@@ -146,22 +148,24 @@ def _without_version(env_id: str) -> str:
     return re.sub(r"-v\d+$", "", env_id)
 
 
+def import_modules(modules: Iterable[str]) -> None:
+    """Import what registers third-party environments. Raises UsageError if that fails."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # somebody else's code may raise anything
+            hint = "; is it installed, or on PYTHONPATH?" if isinstance(error, ModuleNotFoundError) else ""
+            raise UsageError(f"--import {module} failed: {one_line(error)}{hint}") from error
+
+
 def _find(env_id: str, imports: Iterable[str]) -> EnvSpec:
     gym.register_envs(ale_py)
     latency.register()
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # or it greets on stderr
-    for module in imports:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UsageError(f"--import {module} failed: {_one_line(error)}") from error
+    import_modules(imports)
     try:
         return gym.spec(env_id)
     except gym.error.Error as error:
         near = difflib.get_close_matches(env_id, gym.registry, 3, cutoff=0.5)
         hint = f"; the nearest ids are {', '.join(near)}" if near else ""
         raise UsageError(f"environment {env_id} is unknown{hint}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
