@@ -22,7 +22,6 @@ from asyncq.errors import UsageError
         ({"network": "mlp"}, "image", "use --network small, a3c, nature or impala"),
         ({"frame_stack": 4}, "vector", "--frame-stack 4 is for images"),
         ({"frame_size": 42}, "vector", "--frame-size 42 is for images"),
-        ({"life_loss_ends": True}, "vector", "--life-loss-ends is for Atari games"),
         ({"final_learning_rate": 0.1}, "image", "--final-learning-rate 0.1 is above"),
     ],
 )

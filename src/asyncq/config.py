@@ -220,8 +220,6 @@ class TrainConfig:
             if kind == "vector" and (getattr(self, name) or 1) > 1:
                 given = f"{flag(name)} {getattr(self, name)}"
                 raise UsageError(f"{given} is for images, but {self.env} gives vectors; leave it out")
-        if kind == "vector" and self.life_loss_ends:
-            raise UsageError(f"--life-loss-ends is for Atari games, and {self.env} is none; leave it out")
         if self.epsilon_final and self.epsilon_final != defaults["epsilon_final"]:
             defaults["epsilon_probabilities"] = (1 / len(self.epsilon_final),) * len(self.epsilon_final)
         if self.recurrent:
