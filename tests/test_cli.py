@@ -40,6 +40,8 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path) -> None:
         (["train", "--config", "absent.json"], "cannot be read"),
         (["train", "--no-such-flag", "3"], "--no-such-flag"),
         (["train", "--processes", "many"], "'many' is no INT"),
+        (["train", "--total-steps", "much"], "'much' is no INT"),
+        (["train", "--total-steps", "1.5"], "'1.5' is no INT"),
         (["train", "--procceses", "2"], "perhaps you meant --processes INT"),
         (["train", "--lr", "abc"], "'abc' is no FLOAT;"),
         (["train", "--layer-norm", "maybe"], "'maybe' is no {True,False}"),
@@ -176,3 +178,11 @@ def test_a_name_that_no_file_can_have_is_one_line_and_status_2() -> None:
     done = asyncq("train", "--env", "CartPole-v1", "--run-dir", "x" * 300)
     assert done.returncode == 2
     assert re.fullmatch(r"asyncq: x+[^\n]*: File name too long\n", done.stderr)
+
+
+def test_ctrl_c_while_it_is_imported_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "tyro.py").write_text("raise KeyboardInterrupt")
+    command = [sys.executable, "-m", "asyncq", "--version"]
+    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert result.returncode == 130
+    assert result.stderr == ""

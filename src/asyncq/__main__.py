@@ -1,6 +1,17 @@
-"""`python -m asyncq`: the same as the command `asyncq`."""
+"""The program `asyncq`, also as `python -m asyncq`."""
 
-from asyncq.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C ends it without a traceback also while it is still being imported."""
+    try:
+        from asyncq.cli import main as command_line
+
+        command_line()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

@@ -21,6 +21,7 @@ import tyro
 from asyncq.checks import refuse_unread
 from asyncq.config import TrainConfig
 from asyncq.errors import UsageError
+from asyncq.flags import NUMBERS
 from asyncq.runs import directory_to_resume, read_config
 
 Config = TypeVar("Config")
@@ -76,8 +77,6 @@ def main() -> None:
         what = f"{error.filename}:" if error.filename else NOT_OUR_FAULT[error.errno]
         print("asyncq:", what, error.strerror, file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -149,7 +148,7 @@ def parse(kind: type[Config], command: str, arguments: list[str], default: Confi
     settings: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(said):
-            config: Config = tyro.cli(kind, args=arguments, prog=f"asyncq {command}", **settings)
+            config: Config = tyro.cli(kind, args=arguments, prog=f"asyncq {command}", registry=NUMBERS, **settings)
             return config
     except SystemExit as end:
         if not end.code:

@@ -1,4 +1,4 @@
-"""Types of settings that may stay open: None stands for "somebody else decides", and the setting's help says who."""
+"""How flags are read: whole numbers, and settings that may stay open, which are None until somebody else decides."""
 
 from __future__ import annotations
 
@@ -15,6 +15,39 @@ def alias(*names: str) -> Any:
 
 def _plain(kind: str) -> Any:
     return tyro.conf.arg(metavar=kind, help_behavior_hint="")
+
+
+def whole(text: str) -> int:
+    """500000, 500_000 and 5e5 are the same. Raises ValueError where `text` is no whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        if not float(text).is_integer():
+            raise
+        return int(float(text))
+
+
+NUMBERS = tyro.constructors.ConstructorRegistry()
+
+
+@NUMBERS.primitive_rule
+def _whole_numbers(kind: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
+    if kind.type is not int:
+        return None
+
+    def read(words: list[str]) -> int:
+        try:
+            return whole(words[0])
+        except ValueError:
+            raise ValueError(f"{words[0]!r} is no INT") from None
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=read,
+        is_instance=lambda value: type(value) is int,
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 OpenInt = Annotated[int | None, _plain("INT")]
@@ -47,7 +80,7 @@ def _auto(kind: str, parse: Callable[[str], Any], *, many: bool = False) -> Any:
 
 
 # the word auto leaves these open: the machine, the method or the environment decides
-AutoInt = Annotated[int | None, _auto("INT", int), _plain("INT")]
+AutoInt = Annotated[int | None, _auto("INT", whole), _plain("INT")]
 AutoFloat = Annotated[float | None, _auto("FLOAT", float), _plain("FLOAT")]
 AutoFloats = Annotated[
     tuple[float, ...] | None, _auto("FLOAT [FLOAT ...]", float, many=True), _plain("FLOAT [FLOAT ...]")

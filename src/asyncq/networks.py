@@ -293,11 +293,11 @@ def own_trunk(path: str, shape: Sequence[int], layer_norm: bool) -> Trunk:
         with torch.no_grad():
             found = trunk(torch.zeros(2, *shape, dtype=torch.uint8 if len(shape) > 1 else torch.float32)).shape
     except Exception as error:  # it is the user's code: anything may go wrong
-        raise UsageError(f"--network {path} fails: {type(error).__name__}: {one_line(error)}") from error
+        raise UsageError(f"the network {path} fails: {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(trunk, nn.Module) or list(found) != [2, getattr(trunk, "features", None)]:
         wanted = f"[B, {getattr(trunk, 'features', 'features')}]"
         raise UsageError(
-            f"--network {path} gives {list(found)} for 2 observations; it must give {wanted}, a torch module"
+            f"the network {path} gives {list(found)} for 2 observations; it must give {wanted}, a torch module"
         )
     return trunk  # type: ignore[return-value]
 

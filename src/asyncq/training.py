@@ -197,7 +197,8 @@ def conclude(outcome: str, run_dir: Path, env_steps: int, signals: Signals) -> i
     failed = outcome.startswith("failed")
     if (run_dir / "best.h5").exists():
         end = "failed" if failed else outcome
-        print(f"asyncq: {end} after {env_steps:,} env steps; best weights in {run_dir / 'best.h5'}")
+        after = f" after {env_steps:,} env steps" if env_steps else ""
+        print(f"asyncq: {end}{after}; best weights in {run_dir / 'best.h5'}")
     elif not failed:
         print(f"asyncq: {outcome}; nothing was learned yet")
     if outcome not in ("total-steps", "target-return") and any((run_dir / "state").glob("*.h5")):
