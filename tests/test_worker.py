@@ -25,14 +25,14 @@ from asyncq.shared import Array
 from asyncq.status import StatusBoard, WorkerState
 from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
 from asyncq.worker import Worker, WorkerTask, run_worker
-from tiny_envs import COUNTER
+from tiny_envs import COUNTER, LIVES
 
 STEPS, ENVS = 8, 3
 
 
 def make_task(**settings: Any) -> tuple[WorkerTask, ExperienceQueue, torch.nn.Module]:
     """A worker's task, the queue that it fills, and a network whose weights are on its board."""
-    spec = describe(COUNTER, ("tiny_envs",))
+    spec = describe(settings.get("env", COUNTER), ("tiny_envs",))
     given = {"env": COUNTER, "n_step": STEPS, "batch_size": STEPS, "envs_per_process": ENVS, "gamma": 0.9}
     config = TrainConfig(**{**given, **settings}).resolved("vector", 1)
     network = network_for(config, spec)
@@ -209,11 +209,14 @@ def test_episodes_of_the_more_exploring_environments_are_not_reported() -> None:
     assert not np.isnan(returns[:, ~worker.explores]).all()
 
 
-def test_a_lost_life_ends_what_is_learned_but_not_the_game() -> None:
-    task, _, _ = make_task(life_loss_ends=True)
-    worker = Worker(task)
-    worker.env.close()
-    worker.lives = np.array([3, 3, 3])
-    worker.resetting = np.array([False, False, True])
-    assert worker._lost_a_life({"lives": np.array([2, 3, 1])}).tolist() == [True, False, False]
-    assert worker._lost_a_life({"lives": np.array([2, 2, 3])}).tolist() == [False, True, False]
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_lost_life_ends_what_is_learned_but_not_the_game(ends: bool) -> None:
+    task, queue, _ = make_task(env=LIVES, life_loss_ends=ends)
+    fragments = play(task, queue, 2)
+    game = [0.9, 0.0, 0.9, 0.0, 0.9, 0.0, 0.9] if ends else [0.9, 0.9, 0.9, 0.9, 0.9, 0.0, 0.9]
+    discounts = np.tile(np.array(game * 3)[: 2 * STEPS, None], ENVS)
+    assert joined(fragments, "discounts") == pytest.approx(discounts)
+    games = np.arange(2 * STEPS) % 7
+    assert np.array_equal(joined(fragments, "mask"), np.tile(games[:, None] != 6, ENVS))
+    over = np.where(games == 5, 6.0, np.nan)
+    assert joined(fragments, "episode_returns") == pytest.approx(np.tile(over[:, None], ENVS), nan_ok=True)

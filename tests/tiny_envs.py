@@ -16,6 +16,7 @@ CONTINUOUS = "AsyncqTest/Continuous-v0"
 TABLE = "AsyncqTest/Table-v0"
 FAILING = "AsyncqTest/Failing-v0"
 RECALL = "AsyncqTest/Recall-v0"
+LIVES = "AsyncqTest/Lives-v0"
 
 
 class Pixels(gym.Env[np.ndarray[Any, Any], np.int64]):
@@ -95,6 +96,21 @@ class Recall(gym.Env[np.ndarray[Any, Any], np.int64]):
         return np.zeros(1, np.float32), float(last and action == self._cue), last, False, {}
 
 
+class Lives(Counter):
+    """Has 3 lives, loses one every second step, and terminates with the last of them, whatever is done."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        observation, _ = super().reset(seed=seed, options=options)
+        return observation, {"lives": 3}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray[Any, Any], float, bool, bool, dict[str, Any]]:
+        observation, *_ = super().step(action)
+        lives = 3 - self._step // 2
+        return observation, 1.0, lives == 0, False, {"lives": lives}
+
+
 class Failing(Counter):
     """In its every 40th step it raises an error, or sleeps for so many seconds."""
 
@@ -135,6 +151,7 @@ for _name, _class in (
     (TABLE, Table),
     (FAILING, Failing),
     (RECALL, Recall),
+    (LIVES, Lives),
 ):
     if _name not in gym.registry:
         gym.register(_name, entry_point=f"{__name__}:{_class.__name__}", disable_env_checker=True)
