@@ -37,14 +37,7 @@ def test_resolved_fills_in_everything_but_what_has_a_meaning_when_open(method: s
     open_fields = {field.name for field in dataclasses.fields(config) if getattr(config, field.name) is None}
     open_fields -= {"learning_rate_anneal_steps"} if (method, kind) != ("a3c", "image") else set()
     open_fields -= {"frame_size"} if kind == "vector" else set()
-    assert open_fields == {
-        "target_return",
-        "run_dir",
-        "resume",
-        "epsilon_anneal_frames",
-        "precision",
-        "sequence_length",
-    }
+    assert open_fields == {"target_return", "run_dir", "resume", "precision", "sequence_length"}
     assert config.frame_skip == 4
     assert config.resolved(kind, 4) == config
 
@@ -148,9 +141,22 @@ def test_the_step_size_falls_over_the_run_at_most() -> None:
 
 
 def test_epsilon_anneals_over_1_million_frames_or_a_tenth_of_a_shorter_run() -> None:
-    assert TrainConfig(total_steps=100_000_000).resolved("image", 4).anneal_frames == 1_000_000
-    assert TrainConfig(total_steps=1_000_000).resolved("image", 4).anneal_frames == 400_000
-    assert TrainConfig(epsilon_anneal_frames=0).resolved("image", 4).anneal_frames == 0
+    assert TrainConfig(total_steps=100_000_000).resolved("image", 4).epsilon_anneal_frames == 1_000_000
+    assert TrainConfig(total_steps=1_000_000).resolved("image", 4).epsilon_anneal_frames == 400_000
+    assert TrainConfig(epsilon_anneal_frames=0).resolved("image", 4).epsilon_anneal_frames == 0
+
+
+def test_a_run_made_longer_does_not_explore_anew() -> None:
+    short = TrainConfig(method="one-step-q", total_steps=100_000).resolved("vector", 1)
+    longer = dataclasses.replace(short, total_steps=10_000_000)
+    assert short.exploration_progress_at(100_000) == longer.exploration_progress_at(100_000) == 10
+
+
+def test_a_batch_that_nobody_asked_for_is_no_larger_than_the_queue() -> None:
+    small = {"processes": 2, "n_step": 8, "envs_per_process": 2}
+    assert TrainConfig(**small).resolved("image", 4).batch_size == 32
+    assert TrainConfig(**small, queue_size=4).resolved("image", 4).batch_size == 128
+    assert TrainConfig(**small, batch_size=128).resolved("image", 4).batch_size == 128
 
 
 @pytest.mark.parametrize("method", METHODS)

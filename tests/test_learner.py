@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import multiprocessing
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec
 from asyncq.experience import ExperienceQueue, FragmentLayout
-from asyncq.learner import BAD_BATCHES, Learner, LearnerTask, NumbersWentBad, learned_rewards
+from asyncq.learner import BAD_BATCHES, LOOK_AROUND_SECONDS, Learner, LearnerTask, NumbersWentBad, learned_rewards
 from asyncq.methods import network_for
 from asyncq.methods.batch import Batch
 from asyncq.status import StatusBoard
@@ -420,6 +421,71 @@ def test_too_many_of_them_in_a_row_end_the_run_with_state_and_samples_kept(tmp_p
     path = newest_state(tmp_path, pytest.fail)
     assert path is not None
     assert all(np.isfinite(array).all() for array in load_state(path).group("network").values())
+
+
+@pytest.mark.parametrize(("later", "kept"), [(40.0, 50.0), (60.0, 60.0)])
+def test_the_best_weights_are_only_replaced_by_better_ones(tmp_path: Path, later: float, kept: float) -> None:
+    """Also where the run goes on from a state that is older than they are, or from none."""
+    for episodic_return in (50.0, later):
+        learner, _ = make_learner(tmp_path, total_steps=STEPS * ENVS)
+        learner.metrics.returns.extend([episodic_return] * 100)
+        learner.metrics.episodes = 100
+        push(learner, 0)
+        learner.learn()
+    assert load_weights(tmp_path / "best.h5").facts["episodic_return"] == kept
+
+
+def test_best_weights_without_a_full_window_are_those_of_the_end(tmp_path: Path) -> None:
+    for total_steps in (STEPS * ENVS, 2 * STEPS * ENVS):
+        learner, _ = make_learner(tmp_path, total_steps=total_steps)
+        learner.metrics.returns.extend([1e6 / total_steps] * 99)
+        learner.metrics.episodes = 99
+        for version in range(2):
+            push(learner, version)
+        learner.learn()
+        assert load_weights(tmp_path / "best.h5").facts["env_steps"] == total_steps
+
+
+def test_a_record_that_could_not_be_written_leaves_the_former_one_to_beat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, _ = make_learner(tmp_path)
+
+    def reach(episodic_return: float) -> None:
+        learner.metrics.returns.extend([episodic_return] * 100)
+        learner.metrics.episodes += 100
+        learner._save_record()
+
+    def refuse(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    reach(18.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(sealed, "write_whole", refuse)
+        reach(19.0)
+    reach(15.0)
+    assert load_weights(tmp_path / "best.h5").facts["episodic_return"] == 18
+    reach(18.5)
+    assert load_weights(tmp_path / "best.h5").facts["episodic_return"] == 18.5
+
+
+def test_a_batch_waits_for_the_fragments_that_it_lacks(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path, batch_size=2 * STEPS * ENVS)
+    push(learner, 0)
+    late = threading.Timer(3 * LOOK_AROUND_SECONDS, push, (learner, 1))
+    late.start()
+    assert len(learner._drain()) == 2
+    late.join()
+
+
+def test_a_stop_waits_neither_for_a_batch_nor_for_its_passes(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path, batch_size=2 * STEPS * ENVS, passes=1000)
+    push(learner, 0)
+    learner.task.status.request_stop()
+    fragments = learner._drain()
+    assert len(fragments) == 1
+    learner.learn_from(learner.to_device(fragments))
+    assert learner.updates == 0
 
 
 def test_a_full_disk_does_not_stop_the_learner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,16 @@ def test_a_new_run_has_its_configuration_and_no_state(tmp_path: Path) -> None:
     assert (saved["run_dir"], saved["resume"], saved["processes"]) == (None, None, 2)
 
 
+def test_runs_that_begin_in_the_same_second_have_their_own_directories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda _: "20301231-235959")
+    names = [open_run(TrainConfig(env="CartPole-v1"), pytest.fail).directory.name for _ in range(3)]
+    first = "CartPole-v1__a3c__1__20301231-235959"
+    assert names == [first, f"{first}-2", f"{first}-3"]
+
+
 def test_a_run_is_never_begun_twice(tmp_path: Path) -> None:
     begin(tmp_path, 90)
     with pytest.raises(UsageError, match=f"go on with it: --resume {tmp_path}"):

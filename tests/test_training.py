@@ -233,6 +233,22 @@ def test_a_worker_that_keeps_failing_ends_the_run_and_says_why(tmp_path: Path, m
     assert (run_dir / "log.txt").read_text().count("Traceback (most recent call last)") == 2
 
 
+def test_a_deterministic_run_replaces_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    flags = ["--env", FAILING, "--import", "tiny_envs", "--deterministic", "--run-dir", tmp_path / "run"]
+    done = asyncq("train", *flags)
+    assert done.returncode == 1
+    assert "the cable is loose; with --deterministic it is not replaced" in done.stderr
+
+
+def test_a_batch_that_the_queue_cannot_hold_is_refused(tmp_path: Path) -> None:
+    flags = ["--env", "CartPole-v1", "--processes", 2, "--n-step", 8, "--envs-per-process", 4, "--batch-size", 100]
+    done = asyncq("train", *flags, "--run-dir", tmp_path / "run")
+    assert done.returncode == 2
+    assert "--batch-size 100 is more than the 64 env steps that the queue holds" in done.stderr
+    assert "give --queue-size 2" in done.stderr
+
+
 def test_a_run_killed_at_any_moment_goes_on_from_its_last_state(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     flags = ["--env", "CartPole-v1", "--processes", 2, "--save-interval", 2_000, "--report-interval", 0.2]

@@ -209,6 +209,19 @@ def test_episodes_of_the_more_exploring_environments_are_not_reported() -> None:
     assert not np.isnan(returns[:, ~worker.explores]).all()
 
 
+def test_environments_that_say_nothing_about_lives_have_lost_none() -> None:
+    task, _, _ = make_task()
+    worker = Worker(task)
+    worker.env.close()
+    for lives, said, lost in (
+        ([3, 3, 0], [True, True, False], [False, False, False]),
+        ([0, 2, 0], [False, True, False], [False, True, False]),
+        ([2, 0, 3], [True, False, True], [True, False, False]),
+    ):
+        found = worker._lost_a_life({"lives": np.array(lives), "_lives": np.array(said)})
+        assert found.tolist() == lost
+
+
 @pytest.mark.parametrize("ends", [True, False])
 def test_a_lost_life_ends_what_is_learned_but_not_the_game(ends: bool) -> None:
     task, queue, _ = make_task(env=LIVES, life_loss_ends=ends)

@@ -54,6 +54,17 @@ def check(config: TrainConfig) -> None:
     _check_combinations(config)
 
 
+def check_queue(config: TrainConfig) -> None:
+    """Raises UsageError if no batch of the settled `config` could ever be gathered."""
+    assert config.batch_size
+    if config.batch_size > config.queue_steps:
+        lanes = -(-config.batch_size * config.queue_size // config.queue_steps)
+        raise UsageError(
+            f"--batch-size {config.batch_size} is more than the {config.queue_steps} env steps that the queue holds; "
+            f"make it smaller, or give --queue-size {lanes}"
+        )
+
+
 def refuse_unread(config: TrainConfig, base: TrainConfig) -> None:
     """Raises UsageError if `config` was made from `base` by changing a setting that its method ignores."""
     for name in UNREAD.get(config.method, ()):

@@ -183,20 +183,13 @@ class TrainConfig:
 
     def exploration_progress_at(self, env_steps: int) -> float:
         """How far epsilon has fallen after `env_steps`: 0 at the start, 1 or more at its final value."""
-        assert self.frame_skip
-        return env_steps * self.frame_skip / max(1, self.anneal_frames)
+        assert self.frame_skip and self.epsilon_anneal_frames is not None
+        return env_steps * self.frame_skip / max(1, self.epsilon_anneal_frames)
 
     def _falling(self, start: float | None, end: float | None, env_steps: int, steps: int) -> float:
         """From `start` linearly to `end` in `steps`, or in the whole run if that is shorter; then `end`."""
         assert start is not None and end is not None
         return end + (start - end) * max(0.0, 1 - env_steps / min(steps, self.total_steps))
-
-    @property
-    def anneal_frames(self) -> int:
-        """Frames until the final epsilon: 1M, in short runs a tenth of the run."""
-        if self.epsilon_anneal_frames is not None:
-            return self.epsilon_anneal_frames
-        return min(1_000_000, self.total_steps * (self.frame_skip or 1) // 10)
 
     def resolved(self, kind: str, frame_skip: int) -> TrainConfig:
         """Fill every open field for observations of `kind` "image" or "vector" and the environment's frame skip.
@@ -205,6 +198,7 @@ class TrainConfig:
         """
         defaults = {**open_settings(self.preset, self.method, kind), "frame_skip": frame_skip}
         defaults["processes"] = 1 if self.deterministic else usable_cores()
+        defaults.setdefault("epsilon_anneal_frames", min(1_000_000, self.total_steps * frame_skip // 10))
         own = {"frame_size": 84} if kind == "image" else {}
         defaults |= NETWORK_DEFAULTS.get(self.network or defaults["network"], own)
         for name in ("learning_rate", "entropy_coefficient"):  # one that is given may lie below its default end
@@ -226,9 +220,16 @@ class TrainConfig:
             defaults["frame_stack"] = 1  # the network remembers the older ones itself
             defaults["sequence_length"] = self.sequence_length or _sequence_length(self.n_step or defaults["n_step"])
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
-        if self.deterministic:
-            missing["max_restarts"] = 0  # a replacement would play other games
-        return dataclasses.replace(self, **missing)
+        settled = dataclasses.replace(self, **missing)
+        if self.batch_size is None and settled.queue_steps < defaults["batch_size"]:
+            settled = dataclasses.replace(settled, batch_size=settled.queue_steps)
+        return settled
+
+    @property
+    def queue_steps(self) -> int:
+        """Env steps that the queue holds when all of its slots are full."""
+        assert self.processes and self.n_step and self.envs_per_process
+        return self.processes * self.queue_size * self.n_step * self.envs_per_process
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `config.json` and the weights file hold them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -18,18 +19,21 @@ from torch import Tensor
 
 from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec
+from asyncq.errors import UsageError
 from asyncq.experience import ExperienceQueue, Fragment, stack_frames
 from asyncq.methods import METHODS, network_for
 from asyncq.methods.batch import Batch, Samples, shuffled_samples
-from asyncq.monitoring.metrics import Metrics
+from asyncq.monitoring.metrics import WINDOW, Metrics
 from asyncq.optimizing import arrays_of, averaging_rate, make_optimizer, put_back
 from asyncq.policies import annealed_epsilon
 from asyncq.status import StatusBoard
 from asyncq.storage.state_file import TrainingState, load_state, save_state
-from asyncq.storage.weights_file import TrainedWeights, save_weights
+from asyncq.storage.weights_file import TrainedWeights, load_weights, save_weights
 from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
 
 LOOK_AROUND_SECONDS = 0.2
+GATHER_SECONDS = 5.0
+"""How long a batch that has begun waits for each further fragment."""
 SAVE_AGAIN_SECONDS = 30.0
 """After a file could not be written."""
 LAST_TRY_SECONDS = 2.0
@@ -99,6 +103,7 @@ class Learner:
 
     def learn(self) -> None:
         """The learner's whole loop."""
+        self.metrics.best = max(self.metrics.best, self._record_on_disk())
         self.publish()
         self.task.reports.send({"started": self.env_steps})
         self.next_report = time.monotonic() + self.config.report_interval
@@ -119,9 +124,9 @@ class Learner:
         if not saved:
             time.sleep(LAST_TRY_SECONDS)
             saved = self._save_all()
-        if not (self.task.run_dir / "best.h5").exists():
+        if self.metrics.best == -math.inf:
             self._save("best.h5")
-        self.task.reports.send({"finished": reason if saved else f"failed: {reason}, but the last state was not saved"})
+        self.task.reports.send({"finished": reason if saved else f"failed: {reason}, but its end could not be saved"})
 
     def _take_in(self, batch: Batch) -> None:
         """Learn from a batch while the workers fill its slots anew, or before they may."""
@@ -147,17 +152,20 @@ class Learner:
         self.next_save = (self.env_steps // interval + 1) * interval
 
     def _drain(self) -> list[Fragment]:
-        """Enough fragments for one batch, in order; fewer if no more came for a while, or every slot is taken."""
+        """Enough fragments for one batch, in order; fewer if no more came for a while, or a stop was asked for."""
         assert self.config.batch_size
-        slots = sum(lane.slots for lane in self.task.queue.lanes)
         fragments: list[Fragment] = []
-        while sum(fragment.mask.size for fragment in fragments) < self.config.batch_size and len(fragments) < slots:
+        deadline = 0.0
+        while sum(fragment.mask.size for fragment in fragments) < self.config.batch_size:
             begin = time.monotonic()
             fragment = self.task.queue.take(LOOK_AROUND_SECONDS)
-            self.metrics.learner_waited += time.monotonic() - begin
-            if fragment is None:
+            now = time.monotonic()
+            self.metrics.learner_waited += now - begin
+            if fragment is not None:
+                fragments.append(fragment)
+                deadline = now + GATHER_SECONDS
+            elif now > deadline or self.task.status.stopping:
                 break
-            fragments.append(fragment)
         return fragments
 
     def _count(self, fragments: Sequence[Fragment]) -> None:
@@ -198,6 +206,8 @@ class Learner:
         before = self.updates
         for _ in range(config.passes):
             for samples in shuffled_samples(batch, targets, config.batch_size):
+                if self.task.status.stopping and not config.deterministic:
+                    return
                 self._update(samples)
         if self.updates > before:
             self.bad_batches = 0
@@ -266,8 +276,17 @@ class Learner:
         return round(float(annealed_epsilon(config.epsilon_initial, final, progress)), 4)
 
     def _save_record(self) -> None:
+        before = self.metrics.best
         if self.metrics.sets_record() and not self._save("best.h5"):
-            self.metrics.best = -float("inf")  # the next report tries again
+            self.metrics.best = before  # the next report tries again
+
+    def _record_on_disk(self) -> float:
+        """The return of `best.h5`, which may be newer than the state that this run goes on from; -inf without it."""
+        try:
+            facts = load_weights(self.task.run_dir / "best.h5").facts
+        except UsageError:
+            return -math.inf
+        return float(facts["episodic_return"]) if facts.get("episodes", 0) >= WINDOW else -math.inf
 
     def _reason_to_stop(self) -> str | None:
         target = self.config.target_return
@@ -312,9 +331,12 @@ class Learner:
 
     def _save(self, *names: str) -> bool:
         """Write the average of the weights under each of these names; whether all were written."""
-        tensors = self.network.state_dict() | dict(self.average.named_parameters())  # a network may have buffers, too
-        parameters = {key: value.float().cpu().numpy() for key, value in tensors.items()}
-        facts: dict[str, Any] = {"env_steps": self.env_steps, "updates": self.updates}
+        parameters = {key: value.float().cpu().numpy() for key, value in self.average.state_dict().items()}
+        facts: dict[str, Any] = {
+            "env_steps": self.env_steps,
+            "updates": self.updates,
+            "episodes": self.metrics.episodes,
+        }
         if self.metrics.episodes:
             facts["episodic_return"] = self.metrics.episodic_return
         weights = TrainedWeights(parameters, self.config, self.task.spec, facts)

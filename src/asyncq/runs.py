@@ -121,8 +121,7 @@ def _lock(directory: Path) -> int:
 
 def _new_run(config: TrainConfig) -> Run:
     """In a directory that is new, or whose run stopped before it had anything to keep."""
-    name = f"{config.env.replace('/', '-')}__{config.method}__{config.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
-    directory = Path(config.run_dir) if config.run_dir else Path("runs") / name
+    directory = Path(config.run_dir) if config.run_dir else _free_directory(config)
     if _is_taken(directory):
         raise UsageError(
             f"{directory} already holds a run; choose another --run-dir, or go on with it: --resume {directory}"
@@ -134,6 +133,22 @@ def _new_run(config: TrainConfig) -> Run:
     lock = _lock(directory)
     _write_config(directory, config)
     return Run(directory, lock=lock)
+
+
+def _free_directory(config: TrainConfig) -> Path:
+    """A new one under runs/, named after the run. Raises UsageError."""
+    name = f"{config.env.replace('/', '-')}__{config.method}__{config.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
+    number = 1
+    while True:
+        directory = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:  # others may begin in the same second
+            number += 1
+        except OSError as error:
+            raise UsageError(f"cannot write to --run-dir {directory}: {error.strerror}") from error
+        else:
+            return directory
 
 
 def _is_taken(directory: Path) -> bool:

@@ -79,6 +79,8 @@ class Supervisor:
     def _replace(self, place: WorkerPlace, why: str) -> None:
         why = f"worker {place.task.index} {why}"
         place.clear()
+        if self._config.deterministic:
+            raise RunFailed(f"{why}; with --deterministic it is not replaced, as another would play other games")
         if self._restarts == self._config.max_restarts:
             raise RunFailed(f"{why}, and --max-restarts {self._config.max_restarts} is used up")
         self._restarts += 1

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from asyncq.checks import check_queue
 from asyncq.config import TrainConfig
 from asyncq.devices import choose_device, has_fast_bf16
 from asyncq.doctor import refuse_hopeless, refuse_too_large
@@ -109,6 +110,7 @@ def settle(config: TrainConfig) -> tuple[TrainConfig, EnvironmentSpec]:
     if config.precision is None:
         fast = spec.kind == "image" and has_fast_bf16(choose_device(config.device))
         config = dataclasses.replace(config, precision="bf16" if fast else "float32")
+    check_queue(config)
     assert config.frame_stack
     return config, dataclasses.replace(spec.resized(config.frame_size), frame_stack=config.frame_stack)
 

@@ -168,7 +168,8 @@ class Worker:
         self._count_episodes(fragment, t, terminated | truncated)
 
     def _lost_a_life(self, info: dict[str, Any]) -> Any:
-        before, self.lives = self.lives, info.get("lives", self.lives)
+        known = info.get("_lives", True)  # Gymnasium's mask: who said anything about lives in this step
+        before, self.lives = self.lives, np.where(known, info.get("lives", self.lives), self.lives)
         return (self.lives < before) & ~self.resetting
 
     def _count_episodes(self, fragment: Fragment, t: int, done: np.ndarray[Any, np.dtype[np.bool_]]) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from asyncq import checks
-from asyncq.methods import METHODS
+from asyncq.config import TrainConfig
+from asyncq.envs import describe
+from asyncq.methods import METHODS, network_for
 
 
 def test_every_method_of_the_configuration_exists() -> None:
@@ -17,3 +21,10 @@ def test_every_method_names_its_heads() -> None:
         "one-step-q": "q",
         "one-step-sarsa": "q",
     }
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_networks_are_in_evaluation_mode(method: str) -> None:
+    spec = describe("CartPole-v1")
+    network = network_for(TrainConfig(method=method, env=spec.env_id).resolved(spec.kind, 1), spec)
+    assert not any(module.training for module in network.modules())

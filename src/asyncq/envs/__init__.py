@@ -40,9 +40,7 @@ __all__ = [
 class Family(Protocol):
     """A module that makes environments of one family."""
 
-    def make(
-        self, spec: EnvironmentSpec, num_envs: int, *, threads: int, render: bool
-    ) -> gym.vector.VectorEnv[Any, Any, Any]: ...
+    def make(self, spec: EnvironmentSpec, num_envs: int, *, render: bool) -> gym.vector.VectorEnv[Any, Any, Any]: ...
 
 
 FAMILIES: dict[str, Family] = {"atari": atari, "atari-2016": atari_2016, "pixels": pixels, "vectors": vectors}
@@ -113,12 +111,10 @@ def _describe_spaces(
     raise UsageError(f"the observations of {env_id} are {observations}; only images and vectors (Box) are supported")
 
 
-def make_env(
-    spec: EnvironmentSpec, num_envs: int, *, threads: int = 1, render: bool = False
-) -> gym.vector.VectorEnv[Any, Any, Any]:
+def make_env(spec: EnvironmentSpec, num_envs: int, *, render: bool = False) -> gym.vector.VectorEnv[Any, Any, Any]:
     """`num_envs` environments that step together; `render` makes `env.render()` return one RGB picture each."""
     _find(spec.env_id, spec.imports)
-    return FAMILIES[spec.family].make(spec, num_envs, threads=threads, render=render)
+    return FAMILIES[spec.family].make(spec, num_envs, render=render)
 
 
 def reset_with_seeds(env: gym.vector.VectorEnv[Any, Any, Any], seeds: Sequence[int]) -> tuple[Any, dict[str, Any]]:

@@ -46,15 +46,15 @@ def describe(registered: EnvSpec, frame_stack: int, frame_skip: int) -> Environm
     )
 
 
-def make(spec: EnvironmentSpec, num_envs: int, *, threads: int, render: bool) -> gym.vector.VectorEnv[Any, Any, Any]:
-    env = _make(spec, num_envs, threads)
+def make(spec: EnvironmentSpec, num_envs: int, *, render: bool) -> gym.vector.VectorEnv[Any, Any, Any]:
+    env = _make(spec, num_envs)
     if not render:
         return env
-    twin = _make(spec, num_envs, threads, grayscale=False, img_height=210, img_width=160, stack_num=1)
+    twin = _make(spec, num_envs, grayscale=False, img_height=210, img_width=160, stack_num=1)
     return WithPicture(env, twin)
 
 
-def _make(spec: EnvironmentSpec, num_envs: int, threads: int, **picture: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
+def _make(spec: EnvironmentSpec, num_envs: int, **picture: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
     settings = gym.spec(spec.env_id).kwargs
     assert spec.max_frames is not None
     height, width = spec.frame_shape
@@ -62,7 +62,7 @@ def _make(spec: EnvironmentSpec, num_envs: int, threads: int, **picture: Any) ->
     return AtariVectorEnv(
         settings["game"],
         num_envs,
-        num_threads=threads,
+        num_threads=1,
         max_num_frames_per_episode=spec.max_frames,
         repeat_action_probability=spec.sticky,
         full_action_space=settings["full_action_space"],

@@ -41,7 +41,7 @@ def describe(registered: EnvSpec, frame_stack: int) -> EnvironmentSpec:
     )
 
 
-def make(spec: EnvironmentSpec, num_envs: int, *, threads: int, render: bool) -> gym.vector.VectorEnv[Any, Any, Any]:
+def make(spec: EnvironmentSpec, num_envs: int, *, render: bool) -> gym.vector.VectorEnv[Any, Any, Any]:
     return gym.vector.SyncVectorEnv([lambda: _make_one(spec)] * num_envs)
 
 

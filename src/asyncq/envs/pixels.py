@@ -32,7 +32,7 @@ def describe(
     )
 
 
-def make(spec: EnvironmentSpec, num_envs: int, *, threads: int, render: bool) -> gym.vector.VectorEnv[Any, Any, Any]:
+def make(spec: EnvironmentSpec, num_envs: int, *, render: bool) -> gym.vector.VectorEnv[Any, Any, Any]:
     return make_synchronous(spec, num_envs, render, lambda env: _stacked(env, spec))
 
 

@@ -37,7 +37,8 @@ METHODS: dict[str, Method] = {
 
 
 def network_for(config: TrainConfig, spec: EnvironmentSpec) -> PolicyValueNetwork | QNetwork:
-    """The network that `config` describes, with its method's heads. Raises UsageError if the frames are too small."""
+    """The network that `config` describes, with its method's heads, in evaluation mode: who learns and who plays see
+    the same outputs, whatever layers a user's network has. Raises UsageError if the frames are too small."""
     assert config.network
     return make_network(
         config.network,
@@ -47,4 +48,4 @@ def network_for(config: TrainConfig, spec: EnvironmentSpec) -> PolicyValueNetwor
         layer_norm=bool(config.layer_norm),
         dueling=config.dueling,
         recurrent=config.recurrent,
-    )
+    ).eval()
