@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 import tyro
 
-from asyncq.bench import median_of, short_training, time_parts
+from asyncq.bench import mean_sps, short_training, time_parts
 from asyncq.config import TrainConfig
 from asyncq.machine import usable_cores
 from asyncq.monitoring.diagnosis import bottleneck
@@ -32,7 +32,7 @@ class Settings:
 
 
 class BusyShare:
-    """Asks nvidia-smi once a second, while it is entered, how busy the GPU is; `percent` is the median."""
+    """Asks nvidia-smi once a second, while it is entered, how busy the GPU is."""
 
     def __enter__(self) -> BusyShare:
         self._asked: list[float] = []
@@ -50,9 +50,9 @@ class BusyShare:
         self._done.set()
         self._thread.join()
 
-    @property
-    def percent(self) -> float:
-        return statistics.median(self._asked)
+    def percent(self, seconds: float) -> float:
+        """The median over the last `seconds`."""
+        return statistics.median(self._asked[-round(seconds) :])
 
 
 def main(settings: Settings) -> None:
@@ -68,8 +68,8 @@ def main(settings: Settings) -> None:
                 reports = short_training(config, settings.seconds)
             waits = {side: statistics.median(r["waits"][side] for r in reports) for side in ("learner", "workers")}
             cells = [network, precision, f"{plays:,.0f} SPS", f"{parts['learner_sps']:,.0f} SPS"]
-            cells += [f"{median_of(reports, 'sps'):,.0f} SPS", f"{busy.percent:.0f}%"]
-            cells += [f"{statistics.mean(r['lag']['mean'] for r in reports):.1f}"]
+            cells += [f"{mean_sps(reports):,.0f} SPS", f"{busy.percent(settings.seconds):.0f}%"]
+            cells += [f"{statistics.mean(r['lag']['mean'] for r in reports if r['lag']):.1f}"]
             cells += [bottleneck(waits, settings.processes, usable_cores())]
             print(f"| {' | '.join(cells)} |", flush=True)
 

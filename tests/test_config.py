@@ -153,7 +153,7 @@ def test_a_run_made_longer_does_not_explore_anew() -> None:
 
 
 def test_a_batch_that_nobody_asked_for_is_no_larger_than_the_queue() -> None:
-    small = {"processes": 2, "n_step": 8, "envs_per_process": 2}
+    small: dict[str, Any] = {"processes": 2, "n_step": 8, "envs_per_process": 2}
     assert TrainConfig(**small).resolved("image", 4).batch_size == 32
     assert TrainConfig(**small, queue_size=4).resolved("image", 4).batch_size == 128
     assert TrainConfig(**small, batch_size=128).resolved("image", 4).batch_size == 128

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from torch import Tensor
 
 from asyncq import playing, screens
 from asyncq.agent import Agent
+from asyncq.config import TrainConfig
 from asyncq.errors import UsageError
 from asyncq.networks import Outputs
 from asyncq.overlay import HEIGHT, PANEL
 from asyncq.playing import PlayConfig, play
+from asyncq.runs import open_run
 from asyncq.shared import Array
 from untrained import untrained
 
@@ -78,14 +81,28 @@ def test_without_a_screen_a_window_becomes_a_file(
     assert Path("CartPole-v1.gif").stat().st_size > 1000
 
 
-def test_following_plays_the_newest_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_window_that_cannot_be_opened_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pygame")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "no-such-driver")
+    with pytest.raises(UsageError, match=r"no window can be opened: .*; use --record"), screens.window("game", 30):
+        pass
+
+
+def test_following_plays_the_newest_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text("{}")
     old = untrained(tmp_path / "weights" / "1000.h5", "CartPole-v1")
     os.utime(old, (1, 1))
-    newest = untrained(tmp_path / "best.h5", "CartPole-v1", method="n-step-q")
-    assert playing._newest_weights(tmp_path) == newest
+    untrained(tmp_path / "best.h5", "CartPole-v1", method="n-step-q")
+    methods = []
+
+    def play_game(agent: Agent, *_: Any) -> float:
+        methods.append(agent.trained.method)
+        untrained(tmp_path / "latest.h5", "CartPole-v1", method="one-step-q")
+        return 0.0
+
+    monkeypatch.setattr(playing, "_play_game", play_game)
     play(PlayConfig(follow=str(tmp_path), record=str(tmp_path / "game.gif"), episodes=2))
-    assert capsys.readouterr().out.count("game ") == 2
+    assert methods == ["n-step-q", "one-step-q"]
 
 
 @pytest.mark.parametrize("method", ["a3c", "n-step-q"])
@@ -105,11 +122,28 @@ def test_following_no_run_is_refused(tmp_path: Path) -> None:
         play(PlayConfig(follow=str(tmp_path)))
 
 
-def test_following_a_run_that_saves_nothing_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(playing, "FOLLOW_PATIENCE", 0.1)
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UsageError, match="has no weights yet"):
-        play(PlayConfig(follow=str(tmp_path)))
+def test_following_waits_for_first_weights_as_long_as_somebody_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(TrainConfig(env="CartPole-v1", run_dir=str(tmp_path / "run")), pytest.fail)
+    naps: list[Path] = []
+
+    def nap(_: float) -> None:
+        if len(naps) == 3:
+            untrained(run.directory / "best.h5", "CartPole-v1")
+        naps.append(run.directory)
+
+    monkeypatch.setattr("time.sleep", nap)
+    assert playing._newest_weights(run.directory) == run.directory / "best.h5"
+    assert len(naps) == 4
+
+
+def test_following_a_run_that_ended_without_weights_is_refused(tmp_path: Path) -> None:
+    run = open_run(TrainConfig(env="CartPole-v1", run_dir=str(tmp_path / "run")), pytest.fail)
+    assert run.lock is not None
+    os.close(run.lock)
+    with pytest.raises(UsageError, match="has no weights, and no asyncq trains there"):
+        play(PlayConfig(follow=str(run.directory)))
 
 
 @pytest.mark.parametrize(("name", "said"), [("absent/game.gif", "there is no directory"), ("folder.mp4", "directory")])

@@ -22,7 +22,7 @@ from pathlib import Path
 import ale_py
 import tyro
 
-from asyncq.bench import median_of, short_training
+from asyncq.bench import mean_sps, short_training
 from asyncq.config import TrainConfig
 
 HERE = Path(__file__).resolve().parent
@@ -58,7 +58,7 @@ def install(folder: Path, name: str) -> Path:
 
 def ours(passes: int, seconds: float) -> float:
     """SPS of asyncq's A3C with its defaults, but for the passes."""
-    return median_of(short_training(TrainConfig(env="PongNoFrameskip-v4", passes=passes), seconds), "sps")
+    return mean_sps(short_training(TrainConfig(env="PongNoFrameskip-v4", passes=passes), seconds))
 
 
 def script(python: Path, name: str, *arguments: object) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from asyncq.envs import EnvironmentSpec, describe, describe_2016, import_modules, same_task
 from asyncq.errors import UsageError
-from asyncq.flags import OpenFloat, OpenStr
+from asyncq.flags import OpenFloat, OpenStr, alias
 from asyncq.methods import METHODS, network_for
 from asyncq.networks import Outputs, PolicyValueNetwork, QNetwork
 from asyncq.policies import EpsilonGreedyPolicy, GreedyPolicy, Policy, SoftmaxPolicy
@@ -37,7 +37,7 @@ class WeightsConfig:
     """Weights file (.h5): asyncq's own, or a Keras one of the networks of 2016."""
     weights: OpenStr = None
     """The same, as a flag."""
-    env: Annotated[OpenStr, tyro.conf.arg(aliases=["--game"])] = None
+    env: Annotated[OpenStr, alias("--game")] = None
     """Another id of the same task, say with other sticky actions (default: the one trained on; Keras files: the
     Breakout-v0 of 2016, which is today's Breakout-v4)."""
     imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()

@@ -84,7 +84,7 @@ def bench(config: BenchConfig) -> int:
     result: dict[str, Any] = dict(time_parts(training, spec, device, config.seconds))
     result |= time_queue(training, spec, config.seconds)
     result["ideal_sps"] = ideal_sps(result, usable_cores(), device)
-    result["train_sps"] = median_of(short_training(training, 6 * config.seconds), "sps")
+    result["train_sps"] = mean_sps(short_training(training, 6 * config.seconds))
     result["efficiency"] = result["train_sps"] / result["ideal_sps"]
     result |= {"cores": usable_cores(), "device": device, "limit": limit(result)}
     print(json.dumps(result) if config.json else table(result, training))
@@ -201,10 +201,6 @@ def mean_sps(reports: list[dict[str, Any]]) -> float:
     """Env steps a second from the first report to the last."""
     first, last = reports[0], reports[-1]
     return float((last["env_steps"] - first["env_steps"]) / (last["seconds"] - first["seconds"]))
-
-
-def median_of(reports: list[dict[str, Any]], name: str) -> float:
-    return float(statistics.median(report[name] for report in reports))
 
 
 def _reports_of(process: subprocess.Popen[bytes], metrics: Path, seconds: float) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from asyncq.envs import EnvironmentSpec, action_names
 from asyncq.errors import UsageError
 from asyncq.flags import OpenInt, OpenStr
 from asyncq.storage.exports import save_onnx, save_safetensors
-from asyncq.storage.files import read_weights_bytes, refuse_unwritable
+from asyncq.storage.files import read_weights_bytes, refuse_unwritable, refusing_what_fails
 from asyncq.storage.keras_file import is_keras_file, save_keras
 from asyncq.storage.weights_file import TrainedWeights, save_weights
 
@@ -61,7 +61,7 @@ def convert(config: ConvertConfig) -> int:
     if config.keras_version and kind != "keras":
         raise UsageError(f"--keras-version is for Keras files, but {path} becomes {kind}; leave it out")
     said = ""
-    try:
+    with refusing_what_fails(path):
         if kind == "asyncq":
             save_weights(path, weights)
         elif kind == "keras":
@@ -71,21 +71,20 @@ def convert(config: ConvertConfig) -> int:
         else:
             difference = save_onnx(path, weights, network_of(weights, config.file, config.imports))
             said = f"; onnxruntime's outputs differ from ours by at most {difference:.1g}"
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
     print(f"{path}: {kind}{said}")
     return 0
 
 
 def _kind(output: Path, config: ConvertConfig) -> str:
-    kinds = KINDS.get(output.suffix, ALL_KINDS)
+    ending = output.suffix.lower()
+    kinds = KINDS.get(ending, ALL_KINDS)
     if config.to is not None:
         if config.to not in kinds:
-            raise UsageError(f"{output} ends in {output.suffix}, but --to says {config.to}; change one of them")
+            raise UsageError(f"{output} ends in {ending}, but --to says {config.to}; change one of them")
         return config.to
-    if output.suffix not in KINDS:
+    if ending not in KINDS:
         raise UsageError(f"{output} must end in .h5, .safetensors or .onnx, or --to must say what it is")
-    if output.suffix == ".h5":
+    if ending == ".h5":
         return "asyncq" if is_keras_file(read_weights_bytes(config.file)) else "keras"
     return kinds[0]
 

@@ -17,7 +17,7 @@ import torch
 
 from asyncq.devices import has_fast_bf16
 from asyncq.envs import describe
-from asyncq.errors import UsageError
+from asyncq.errors import UsageError, install
 from asyncq.flags import AutoInt
 from asyncq.machine import usable_cores
 from asyncq.shared import SharedBuffer
@@ -169,5 +169,5 @@ def games() -> Finding:
 
 def video() -> Finding:
     if importlib.util.find_spec("imageio_ffmpeg") is None:
-        return Finding(Level.WARNING, "video", "no encoder for .mp4; pip install 'asyncq[video]'")
+        return Finding(Level.WARNING, "video", f"no encoder for .mp4; {install('video')}")
     return Finding(Level.OK, "video", "ffmpeg is there")

@@ -8,3 +8,8 @@ class UsageError(Exception):
 def one_line(error: BaseException) -> str:
     """What `error` says, or its name where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def install(extra: str) -> str:
+    """The command that brings one of the package's extras."""
+    return f"pip install 'asyncq[{extra}]'"

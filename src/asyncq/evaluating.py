@@ -26,12 +26,12 @@ from scipy import stats
 
 from asyncq.agent import Agent, AgentConfig
 from asyncq.envs import make_env, reset_with_seeds
-from asyncq.errors import UsageError
+from asyncq.errors import UsageError, install
 from asyncq.flags import OpenStr
 from asyncq.machine import usable_cores
 from asyncq.processes import PLAYER_ENVIRONMENT, start_child
 from asyncq.shared import Array
-from asyncq.storage.files import refuse_unwritable, write_whole
+from asyncq.storage.files import refuse_unwritable, refusing_what_fails, write_whole
 from asyncq.storage.weights_file import package_versions
 from asyncq.worker import TRAINING_SEEDS
 
@@ -240,13 +240,13 @@ def _sentence(result: dict[str, Any]) -> str:
 
 
 def _check_plot(path: Path) -> None:
-    if path.suffix not in (".png", ".svg"):
+    if path.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"--plot {path} must be a file name that ends in .png or .svg")
     refuse_unwritable(path)
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UsageError("--plot needs matplotlib: pip install asyncq[plot]") from error
+        raise UsageError(f"--plot needs matplotlib: {install('plot')}") from error
 
 
 def _draw(path: Path, result: dict[str, Any]) -> None:
@@ -261,8 +261,6 @@ def _draw(path: Path, result: dict[str, Any]) -> None:
     axes.set(title=f"{result['env']}, {result['episodes']} games", xlabel="score", ylabel="games")
     axes.legend()
     picture = io.BytesIO()
-    figure.savefig(picture, format=path.suffix[1:], dpi=150)
-    try:
+    figure.savefig(picture, format=path.suffix[1:].lower(), dpi=150)
+    with refusing_what_fails(path):
         write_whole(path, picture.getvalue())
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error

@@ -13,7 +13,8 @@ def alias(*names: str) -> Any:
     return tyro.conf.arg(aliases=list(names))
 
 
-def _plain(kind: str) -> Any:
+def plain(kind: str) -> Any:
+    """Show `kind` in --help, and no default."""
     return tyro.conf.arg(metavar=kind, help_behavior_hint="")
 
 
@@ -50,9 +51,9 @@ def _whole_numbers(kind: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructo
     )
 
 
-OpenInt = Annotated[int | None, _plain("INT")]
-OpenFloat = Annotated[float | None, _plain("FLOAT")]
-OpenStr = Annotated[str | None, _plain("STR")]
+OpenInt = Annotated[int | None, plain("INT")]
+OpenFloat = Annotated[float | None, plain("FLOAT")]
+OpenStr = Annotated[str | None, plain("STR")]
 
 
 def _auto(kind: str, parse: Callable[[str], Any], *, many: bool = False) -> Any:
@@ -80,12 +81,12 @@ def _auto(kind: str, parse: Callable[[str], Any], *, many: bool = False) -> Any:
 
 
 # the word auto leaves these open: the machine, the method or the environment decides
-AutoInt = Annotated[int | None, _auto("INT", whole), _plain("INT")]
-AutoFloat = Annotated[float | None, _auto("FLOAT", float), _plain("FLOAT")]
+AutoInt = Annotated[int | None, _auto("INT", whole), plain("INT")]
+AutoFloat = Annotated[float | None, _auto("FLOAT", float), plain("FLOAT")]
 AutoFloats = Annotated[
-    tuple[float, ...] | None, _auto("FLOAT [FLOAT ...]", float, many=True), _plain("FLOAT [FLOAT ...]")
+    tuple[float, ...] | None, _auto("FLOAT [FLOAT ...]", float, many=True), plain("FLOAT [FLOAT ...]")
 ]
 AutoBool = Annotated[
-    bool | None, _auto("{True,False}", {"True": True, "False": False}.__getitem__), _plain("{True,False}")
+    bool | None, _auto("{True,False}", {"True": True, "False": False}.__getitem__), plain("{True,False}")
 ]
-AutoStr = Annotated[str | None, _auto("STR", str), _plain("STR")]
+AutoStr = Annotated[str | None, _auto("STR", str), plain("STR")]

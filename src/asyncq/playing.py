@@ -19,11 +19,9 @@ from asyncq.envs import EnvironmentSpec, action_names, make_env, reset_with_seed
 from asyncq.errors import UsageError, one_line
 from asyncq.flags import OpenFloat, OpenInt, OpenStr
 from asyncq.overlay import Overlay
+from asyncq.runs import is_training
 from asyncq.screens import Show, WindowClosed, has_screen, video, window
 from asyncq.storage.files import refuse_unwritable
-
-FOLLOW_PATIENCE = 60.0
-"""Seconds that --follow waits for a run's first weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,24 +115,27 @@ def _agents(config: PlayConfig) -> Iterator[Agent]:
     """Who plays each game: always the same, or the newest of the run that is followed."""
     if config.follow is None:
         yield from repeat(Agent(config))
+        return
     while True:
-        newest = _newest_weights(Path(config.follow or ""))
+        newest = _newest_weights(Path(config.follow))
         yield Agent(replace(config, follow=None, path=str(newest)))
 
 
 def _newest_weights(run_dir: Path) -> Path:
-    """The weights file written last in `run_dir`; waits for the first. Raises UsageError if none comes."""
+    """The weights file written last in `run_dir`; waits for the first. Raises UsageError if none will come."""
     if not (run_dir / "config.json").is_file():
         raise UsageError(f"--follow {run_dir} is no run directory: there is no config.json in it")
-    deadline, said = time.monotonic() + FOLLOW_PATIENCE, False
-    while not (files := [*run_dir.glob("*.h5"), *run_dir.glob("weights/*.h5")]):
-        if time.monotonic() > deadline:
-            raise UsageError(f"{run_dir} has no weights yet; they come with its first save or its first record")
+    said = False
+    while True:
+        trains = is_training(run_dir)
+        if files := [*run_dir.glob("*.h5"), *run_dir.glob("weights/*.h5")]:
+            return max(files, key=lambda file: file.stat().st_mtime_ns)
+        if not trains:
+            raise UsageError(f"{run_dir} has no weights, and no asyncq trains there now; go on with it: --resume")
         if not said:
             print(f"asyncq: waiting for the first weights of {run_dir}", file=sys.stderr)
             said = True
         time.sleep(0.5)
-    return max(files, key=lambda file: file.stat().st_mtime_ns)
 
 
 def _play_game(agent: Agent, env: Any, seed: int, shows: list[Show], overlay: Overlay | None) -> float:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from asyncq.curves import MANY, Line, Wanted, lines_of
-from asyncq.errors import UsageError
-from asyncq.flags import OpenStr
+from asyncq.errors import UsageError, install
+from asyncq.flags import OpenStr, plain
 from asyncq.monitoring.metrics import WINDOW
 from asyncq.shared import Array
-from asyncq.storage.files import refuse_unwritable, write_whole
+from asyncq.storage.files import refuse_unwritable, refusing_what_fails, write_whole
 
 if TYPE_CHECKING:  # an extra, which drawing alone needs
     from matplotlib.axes import Axes
@@ -41,16 +41,12 @@ LEGEND_WIDTH = 48
 """Characters of a line's name until it is broken."""
 
 
-def _several(kind: str) -> Any:
-    return tyro.conf.arg(metavar=kind, help_behavior_hint="")
-
-
 @dataclass(frozen=True, kw_only=True)
 class PlotConfig:
     """Draw learning curves: asyncq plot RUN... Runs that differ in nothing but their seed become one line, their mean,
     in a band: min to max, or from 5 runs on the standard deviation. Each environment has a panel."""
 
-    runs: tyro.conf.Positional[Annotated[tuple[str, ...], _several("RUN [RUN ...]")]] = ()
+    runs: tyro.conf.Positional[Annotated[tuple[str, ...], plain("RUN [RUN ...]")]] = ()
     """Directories of runs, which may still be training."""
     x: str = "env-steps"
     """env-steps, seconds or frames."""
@@ -63,7 +59,7 @@ class PlotConfig:
     """Draw means of so many reports, the last ones up to each."""
     title: OpenStr = None
     """Title (default: the environment)."""
-    labels: Annotated[tuple[str, ...], _several("NAME [NAME ...]")] = ()
+    labels: Annotated[tuple[str, ...], plain("NAME [NAME ...]")] = ()
     """Names of the lines, in the order of their first runs (default: the method, and settings that differ)."""
 
     def __post_init__(self) -> None:
@@ -98,15 +94,13 @@ def plot(config: PlotConfig) -> int:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UsageError("asyncq plot needs matplotlib: pip install 'asyncq[plot]'") from error
+        raise UsageError(f"asyncq plot needs matplotlib: {install('plot')}") from error
     lines = lines_of(config.directories, Wanted(config.x, config.y, config.smooth), config.labels)
     refuse_unwritable(config.file)
     picture = io.BytesIO()
     draw(lines, config).savefig(picture, format=config.file.suffix[1:].lower(), dpi=200)
-    try:
+    with refusing_what_fails(config.file):
         write_whole(config.file, picture.getvalue())
-    except OSError as error:
-        raise UsageError(f"cannot write {config.file}: {error.strerror}") from error
     for line in lines:
         end = f"{config.y} {compact(line.mean[-1])} at {compact(line.x[-1])} {config.x.replace('-', ' ')}"
         spread = f" ({compact(line.low[-1])} to {compact(line.high[-1])}, {line.runs} runs)" if line.runs > 1 else ""

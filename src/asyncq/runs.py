@@ -119,6 +119,18 @@ def _lock(directory: Path) -> int:
     return descriptor
 
 
+def is_training(directory: Path) -> bool:
+    """Whether an asyncq trains in `directory` now."""
+    try:
+        with open(directory / ".lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def _new_run(config: TrainConfig) -> Run:
     """In a directory that is new, or whose run stopped before it had anything to keep."""
     directory = Path(config.run_dir) if config.run_dir else _free_directory(config)

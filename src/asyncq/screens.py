@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from asyncq.errors import UsageError, one_line
+from asyncq.errors import UsageError, install, one_line
 from asyncq.shared import Array
-from asyncq.storage.files import refuse_unwritable, write_whole
+from asyncq.storage.files import refuse_unwritable, refusing_what_fails, write_whole
 
 Show = Callable[[Array], None]
 """Takes one RGB picture, `[H, W, 3]` uint8."""
@@ -59,10 +59,8 @@ def _gif(path: Path, fps: float) -> Iterator[Show]:
 def _save_gif(path: Path, pictures: list[Image.Image], milliseconds: float) -> None:
     content = io.BytesIO()
     pictures[0].save(content, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
-    try:
+    with refusing_what_fails(path):
         write_whole(path, content.getvalue())
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -73,7 +71,7 @@ def _mp4(path: Path, fps: float) -> Iterator[Show]:
 
         imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
-        hint = "pip install asyncq[video] brings a video encoder, and .gif needs none"
+        hint = f"{install('video')} brings a video encoder, and .gif needs none"
         raise UsageError(f"cannot record {path}: {one_line(error)}; {hint}") from error
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     shown = 0
@@ -107,12 +105,15 @@ def _frames(path: Path, imageio_ffmpeg: Any) -> int:
 
 @contextlib.contextmanager
 def window(title: str, fps: float) -> Iterator[Show]:
-    """Show pictures in a window. Raises UsageError without pygame, and WindowClosed when it is closed."""
+    """Show pictures in a window. Raises UsageError if none can be opened, and WindowClosed when it is closed."""
     try:
         import pygame
     except ImportError as error:
-        raise UsageError("a window needs pygame: pip install asyncq[window], or use --record FILE.gif") from error
-    pygame.display.init()
+        raise UsageError(f"a window needs pygame: {install('window')}, or use --record FILE.gif") from error
+    try:
+        pygame.display.init()
+    except pygame.error as error:
+        raise UsageError(f"no window can be opened: {one_line(error)}; use --record FILE.gif") from error
     clock = pygame.time.Clock()
     screen: list[Any] = []
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asyncq.errors import UsageError
+from asyncq.errors import UsageError, install
 from asyncq.networks import Network, PolicyValueNetwork
 from asyncq.storage.files import write_whole
 from asyncq.storage.weights_file import TrainedWeights
@@ -24,7 +24,7 @@ def save_safetensors(path: Path, weights: TrainedWeights) -> None:
     try:
         from safetensors.numpy import save
     except ImportError as error:
-        raise UsageError(f"writing {path} needs safetensors: pip install asyncq[convert]") from error
+        raise UsageError(f"writing {path} needs safetensors: {install('convert')}") from error
     write_whole(path, save(weights.parameters, metadata=weights.metadata()))
 
 
@@ -40,7 +40,7 @@ def save_onnx(path: Path, weights: TrainedWeights, network: Network) -> float:
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"writing {path} needs onnx, onnxruntime, onnxscript: pip install asyncq[convert]") from error
+        raise UsageError(f"writing {path} needs onnx, onnxruntime, onnxscript: {install('convert')}") from error
     inputs = {"observations": _random_observations(weights, 32)}
     names = ["logits", "value"] if isinstance(network, PolicyValueNetwork) else ["q_values"]
     exported = _Exported(network, len(names)).eval()

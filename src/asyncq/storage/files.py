@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from asyncq.errors import UsageError
@@ -33,6 +35,15 @@ def refuse_unwritable(path: Path) -> None:
         raise UsageError(f"cannot write {path}: it is no ordinary file; name another one")
     if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise UsageError(f"cannot write {path}: permission denied; name a file elsewhere")
+
+
+@contextlib.contextmanager
+def refusing_what_fails(path: Path) -> Iterator[None]:
+    """Raises UsageError with the reason where `path` turns out not to be writable inside."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def read_weights_bytes(path: Path) -> bytes:
