@@ -139,6 +139,22 @@ def test_unknown_metrics_are_refused_with_those_that_are_near(metric: str, said:
     assert said in str(refusal.value) and f"has no metric {metric};" in str(refusal.value)
 
 
+def test_of_several_runs_those_with_nothing_to_draw_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [
+        a_run(tmp_path / "one", {100: 1.0, 200: 2.0}),
+        a_run(tmp_path / "empty", {}),
+        a_run(tmp_path / "nan", {5: None}),
+    ]
+    assert labels(lines_of(runs, RETURNS)) == [("a3c", 1)]
+    said = capsys.readouterr().err
+    assert said.count("asyncq: left out: ") == 2
+    assert "empty/metrics.jsonl holds no report yet" in said and "nan has a value of episodic_return yet" in said
+    with pytest.raises(UsageError, match="none of these runs has anything to draw yet"):
+        lines_of(runs[1:], RETURNS)
+
+
 def test_runs_with_nothing_to_draw_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"absent/metrics\.jsonl cannot be read: No such file .* a run's directory"):
         lines_of([tmp_path / "absent"], RETURNS)

@@ -11,7 +11,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from asyncq.envs import EnvironmentSpec, describe, describe_2016, import_modules, same_task
+from asyncq.envs import TRAINING_SEEDS, EnvironmentSpec, describe, describe_2016, import_modules, same_task
 from asyncq.errors import UsageError
 from asyncq.flags import OpenFloat, OpenStr, alias
 from asyncq.methods import METHODS, network_for
@@ -23,7 +23,6 @@ from asyncq.storage.keras_file import is_keras_file, load_keras
 from asyncq.storage.keras_layout import BACKENDS, DATA_FORMATS
 from asyncq.storage.state_file import SEAL as STATE_SEAL
 from asyncq.storage.weights_file import TrainedWeights, load_weights
-from asyncq.worker import TRAINING_SEEDS
 
 EPSILON = 0.001
 """Share of random actions with which action values are played, unless said otherwise."""

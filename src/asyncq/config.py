@@ -31,7 +31,8 @@ class TrainConfig:
     method: str = "a3c"
     """one-step-q, one-step-sarsa, n-step-q or a3c."""
     preset: str = "fast"
-    """What the settings that are left open are: fast, the best known here, or paper, those of Mnih et al. 2016."""
+    """What the settings that are left open are: fast, the best known here, which the defaults below are of, or paper,
+    those of Mnih et al. 2016."""
     env: Annotated[str, alias("--game")] = "ALE/Pong-v5"
     """Gymnasium id with discrete actions and image or vector observations."""
     imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
@@ -41,8 +42,7 @@ class TrainConfig:
     processes: AutoInt = None
     """Worker processes (default: one a core, as affinity and a container's quota grant them)."""
     envs_per_process: AutoInt = None
-    """Environments that each worker steps together (default: 8; 16 for the Q methods on images and
-    for --preset paper)."""
+    """Environments that each worker steps together (default: 8; 16 for the Q methods on images)."""
     total_steps: int = 10_000_000
     """Env steps (agent decisions) to train for."""
     target_return: OpenFloat = None
@@ -72,8 +72,7 @@ class TrainConfig:
     optimizer: AutoStr = None
     """muon, adam, radam or rmsprop; its statistics are shared by all workers' experience (default: by method)."""
     optimizer_epsilon: AutoFloat = None
-    """Added to the optimizer's denominator (default: 1e-8 for the Q methods on images, else 1e-5;
-    with --preset paper 0.1)."""
+    """Added to the optimizer's denominator (default: 1e-8 for the Q methods on images, else 1e-5)."""
     max_grad_norm: AutoFloat = None
     """Longest gradient (L2 norm of all parameters); 0 for no limit (default: by method)."""
 
@@ -96,13 +95,12 @@ class TrainConfig:
     epsilon_initial: float = 1.0
     """Q methods: share of random actions at the start."""
     epsilon_final: AutoFloats = None
-    """Q methods: final shares of random actions; each environment samples one of them (default: 0.01 for images, the
-    paper's 0.1 0.01 0.5 for vectors)."""
+    """Q methods: final shares of random actions; each environment samples one of them (default: 0.01 for images,
+    0.1 0.01 0.5 for vectors)."""
     epsilon_probabilities: AutoFloats = None
-    """Q methods: probability of each of --epsilon-final (default: equal; 0.4 0.3 0.3 where the
-    paper's are the default)."""
+    """Q methods: probability of each of --epsilon-final (default: equal; 0.4 0.3 0.3 for vectors)."""
     epsilon_anneal_frames: AutoInt = None
-    """Q methods: frames until the final epsilon is reached (default: 1M, at most a tenth of the run; the paper: 4M)."""
+    """Q methods: frames until the final epsilon is reached (default: 1M, at most a tenth of the run)."""
     target_interval: AutoInt = None
     """Q methods: env steps between copies into the target network; 0 for none: the newest weights are the target
     (default: by method)."""
@@ -122,7 +120,7 @@ class TrainConfig:
     """Largest absolute reward learned from; 0 for no limit (default: 1 for images, none for vectors)."""
     life_loss_ends: AutoBool = None
     """Atari: learn as if losing a life ended the episode; play and report full games all the same (default: for
-    images, but not with --preset paper)."""
+    images)."""
 
     network: AutoStr = None
     """a3c (the paper's), nature, impala or small for images, mlp for vectors; or your own, as MODULE:CLASS (default:

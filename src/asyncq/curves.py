@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,10 @@ SPEEDS = ("sps", "waits", "lag", "queue_fill")
 """Metrics that depend on MACHINE; so does everything over seconds."""
 MANY = 5
 """Runs from which on the spread is the standard deviation; for fewer it is min to max."""
+
+
+class NothingToDraw(UsageError):
+    """A run that has hardly begun, or stopped before it could report."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def lines_of(runs: list[Path], wanted: Wanted, labels: Sequence[str] = ()) -> li
     """The lines in the order of their first runs. Raises UsageError if a run cannot be drawn, or labels do not fit."""
     timed = wanted.x == "seconds" or wanted.y.split(".")[0] in SPEEDS
     groups: dict[tuple[Any, ...], list[Curve]] = {}
-    for curve in [curve_of(run, wanted) for run in runs]:
+    for curve in curves_of(runs, wanted):
         groups.setdefault(tuple(settings_of(curve.config, timed).values()), []).append(curve)
     found = labels_of([settings_of(curves[0].config, timed) for curves in groups.values()])
     if labels and len(labels) != len(found):
@@ -80,17 +85,32 @@ def lines_of(runs: list[Path], wanted: Wanted, labels: Sequence[str] = ()) -> li
     return [combine(label, curves) for label, curves in zip(labels or found, groups.values(), strict=True)]
 
 
+def curves_of(runs: list[Path], wanted: Wanted) -> list[Curve]:
+    """The curves of those runs that have one, and a line on stderr about each that has none yet. Raises UsageError."""
+    curves = []
+    for run in runs:
+        try:
+            curves.append(curve_of(run, wanted))
+        except NothingToDraw as nothing:
+            if len(runs) == 1:
+                raise
+            print(f"asyncq: left out: {nothing}", file=sys.stderr)
+    if not curves:
+        raise UsageError("none of these runs has anything to draw yet")
+    return curves
+
+
 def curve_of(run: Path, wanted: Wanted) -> Curve:
-    """The curve of one run. Raises UsageError if it has none."""
+    """The curve of one run. Raises NothingToDraw if it has none yet, and UsageError."""
     reports = list(reports_of(run))
     if not reports:
-        raise UsageError(f"{run / 'metrics.jsonl'} holds no report yet")
+        raise NothingToDraw(f"{run / 'metrics.jsonl'} holds no report yet")
     config = read_config(run / "config.json", f"{run / 'config.json'}")
     check_metric(wanted.y, {name for report in reports for name in report}, run)
     along = "seconds" if wanted.x == "seconds" else "env_steps"
     points = {report[along]: report[wanted.y] for report in reports if math.isfinite(report.get(wanted.y, math.nan))}
     if not points:
-        raise UsageError(f"no report of {run} has a value of {wanted.y} yet")
+        raise NothingToDraw(f"no report of {run} has a value of {wanted.y} yet")
     x, y = np.array(sorted(points.items()), dtype=float).T
     return Curve(config, x * (config.frame_skip or 1) if wanted.x == "frames" else x, smoothed(y, wanted.smooth))
 

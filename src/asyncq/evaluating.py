@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scipy import stats
 
 from asyncq.agent import Agent, AgentConfig
-from asyncq.envs import make_env, reset_with_seeds
+from asyncq.envs import TRAINING_SEEDS, make_env, reset_with_seeds
 from asyncq.errors import UsageError, install
 from asyncq.flags import OpenStr
 from asyncq.machine import usable_cores
@@ -33,7 +33,6 @@ from asyncq.processes import PLAYER_ENVIRONMENT, start_child
 from asyncq.shared import Array
 from asyncq.storage.files import refuse_unwritable, refusing_what_fails, write_whole
 from asyncq.storage.weights_file import package_versions
-from asyncq.worker import TRAINING_SEEDS
 
 CONFIDENCE = 0.95
 SIDE_BY_SIDE = 8

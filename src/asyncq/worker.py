@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from asyncq.config import TrainConfig
-from asyncq.envs import EnvironmentSpec, make_env, reset_with_seeds
+from asyncq.envs import TRAINING_SEEDS, EnvironmentSpec, make_env, reset_with_seeds
 from asyncq.experience import Fragment, Lane
 from asyncq.methods import METHODS, network_for
 from asyncq.policies import EpsilonGreedyPolicy, SoftmaxPolicy, annealed_epsilon, sample_final_epsilons
@@ -22,8 +22,6 @@ from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
 LOOK_AROUND_SECONDS = 0.2
 NICENESS = 10
 """Where cores are short the learner goes first: a fragment that waits for it grows old."""
-TRAINING_SEEDS = 2**30
-"""Environments are seeded from here up in training; lower seeds are free for evaluation."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from asyncq.curves import numbers_of
 from asyncq.monitoring.recorder import Recorder, tagged
 
 REPORT: dict[str, Any] = {
@@ -18,6 +19,7 @@ REPORT: dict[str, Any] = {
     "seconds": 4.0,
     "sps": 300.0,
     "updates": 7,
+    "skipped_updates": 1,
     "episodes": 3,
     "episodic_return": -20.5,
     "episodic_length": 800.0,
@@ -26,12 +28,17 @@ REPORT: dict[str, Any] = {
     "waits": {"learner": 0.0, "workers": 0.375},
     "losses": {"value": 0.5, "policy": -0.25},
     "learning_rate": 0.001,
+    "epsilon": 0.1,
 }
 TAGS = {
     "charts/episodic_return": -20.5,
     "charts/episodic_length": 800.0,
     "charts/SPS": 300.0,
     "charts/learning_rate": 0.001,
+    "charts/epsilon": 0.1,
+    "charts/updates": 7,
+    "charts/skipped_updates": 1,
+    "charts/episodes": 3,
     "queue/fill": 0.25,
     "losses/value": 0.5,
     "losses/policy": -0.25,
@@ -44,13 +51,19 @@ EARLY = {**REPORT, "env_steps": 10, "episodic_return": None, "episodic_length": 
 
 
 def test_tagged_gives_every_number_a_tag() -> None:
+    """But for `env_steps` and `seconds`, which TensorBoard has as step and time."""
     assert dict(tagged(REPORT)) == TAGS
+    assert len(TAGS) == len(dict(numbers_of(REPORT))) - 2
 
 
 def test_tagged_leaves_out_what_is_not_known_yet() -> None:
     assert set(dict(tagged(EARLY))) == {
         "charts/SPS",
         "charts/learning_rate",
+        "charts/epsilon",
+        "charts/updates",
+        "charts/skipped_updates",
+        "charts/episodes",
         "queue/fill",
         "waits/learner",
         "waits/workers",

@@ -25,6 +25,7 @@ from asyncq.envs.spec import EnvironmentSpec
 from asyncq.errors import UsageError, one_line
 
 __all__ = [
+    "TRAINING_SEEDS",
     "EnvironmentSpec",
     "action_names",
     "describe",
@@ -35,6 +36,10 @@ __all__ = [
     "reset_with_seeds",
     "same_task",
 ]
+
+
+TRAINING_SEEDS = 2**30
+"""Environments are seeded from here up in training; lower seeds are free for evaluation."""
 
 
 class Family(Protocol):

@@ -22,7 +22,7 @@ class Metrics:
     def __init__(self) -> None:
         self.started = self.reported = time.monotonic()
         self.steps_reported = 0
-        self.workers_waited = 0.0
+        self.workers_waited_before = 0.0
         self.episodes = 0
         self.skipped_updates = 0
         self.returns: deque[float] = deque(maxlen=WINDOW)
@@ -101,11 +101,11 @@ class Metrics:
             "queue_fill": round(float(np.mean(self.queue_fill)), 3) if self.queue_fill else 0.0,
             "waits": {
                 "learner": round(self.learner_waited / passed, 3),
-                "workers": round((workers_waited - self.workers_waited) / passed, 3),
+                "workers": round((workers_waited - self.workers_waited_before) / passed, 3),
             },
             "losses": {name: float(sum(values)) / len(values) for name, values in self.losses.items()},
         }
-        self.reported, self.steps_reported, self.workers_waited = now, env_steps, workers_waited
+        self.reported, self.steps_reported, self.workers_waited_before = now, env_steps, workers_waited
         self._clear()
         return report
 

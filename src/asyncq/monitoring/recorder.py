@@ -23,6 +23,9 @@ TAGS = {
     "sps": "charts/SPS",
     "learning_rate": "charts/learning_rate",
     "epsilon": "charts/epsilon",
+    "updates": "charts/updates",
+    "skipped_updates": "charts/skipped_updates",
+    "episodes": "charts/episodes",
     "queue_fill": "queue/fill",
 }
 

@@ -53,14 +53,10 @@ def save_weights(path: Path, weights: TrainedWeights) -> None:
             file.create_dataset(f"parameters/{name}", data=value)
 
 
-def is_weights_file(content: bytes) -> bool:
-    return SEAL.is_on(content)
-
-
 def load_weights(path: Path) -> TrainedWeights:
     """Read a weights file. Raises UsageError if it is absent, damaged, or of another kind."""
     content = read_weights_bytes(path)
-    if not is_weights_file(content):
+    if not SEAL.is_on(content):
         raise UsageError(f"{path} is no readable weights file: damaged in its first bytes, or of another kind")
     try:
         with SEAL.open(path, content) as file:
