@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,3 +92,16 @@ def test_a_network_of_the_users_own_runs_only_if_its_module_is_trusted(tmp_path:
         Agent(AgentConfig(path=path))
     agent = Agent(AgentConfig(path=path, imports=("tiny_envs",)))
     assert agent.consider(np.zeros((3, 4), np.float32), agent.no_memory(3))[0][0].shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "share"),
+    [("a3c", {}, 0.731), ("a3c", {"greedy": True}, 1), ("n-step-q", {"epsilon": 0.4}, 0.8), ("n-step-q", {}, 0.9995)],
+)
+def test_actions_are_chosen_as_is_said(method: str, settings: dict[str, Any], share: float, tmp_path: Path) -> None:
+    """One of two actions is better by 1: its probability where the policy is sampled is 1 / (1 + exp(-1))."""
+    agent = Agent(AgentConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1", method)), **settings))
+    outputs = torch.tensor([[0.0, 1.0]]).repeat(10_000, 1), torch.zeros(10_000)
+    actions = agent.choose(outputs, torch.Generator().manual_seed(1))
+    assert actions.mean() == pytest.approx(share, abs=0.02)
+    assert agent.policy_name != "epsilon-greedy 0.001" or not actions.all()

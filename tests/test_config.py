@@ -146,6 +146,11 @@ def test_epsilon_anneals_over_1_million_frames_or_a_tenth_of_a_shorter_run() -> 
     assert TrainConfig(epsilon_anneal_frames=0).resolved("image", 4).epsilon_anneal_frames == 0
 
 
+def test_exploration_is_counted_in_frames() -> None:
+    config = TrainConfig(method="n-step-q").resolved("image", 4)
+    assert [config.exploration_progress_at(steps) for steps in (125_000, 250_000)] == [0.5, 1]
+
+
 def test_a_run_made_longer_does_not_explore_anew() -> None:
     short = TrainConfig(method="one-step-q", total_steps=100_000).resolved("vector", 1)
     longer = dataclasses.replace(short, total_steps=10_000_000)

@@ -112,3 +112,10 @@ def test_the_histogram_is_a_picture(suffix: str, tmp_path: Path, monkeypatch: py
 def test_a_histogram_that_cannot_be_written_is_refused_first(plot: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=said):
         EvaluateConfig(path="w.h5", plot=str(tmp_path / plot))
+
+
+def test_a_game_begins_by_its_own_seed(tmp_path: Path) -> None:
+    agent = Agent(EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1"))))
+    one, again, other = (GameInPlay(agent, seed).observations for seed in (1, 1, 2))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)

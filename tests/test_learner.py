@@ -16,7 +16,7 @@ from torch import Tensor
 
 from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec
-from asyncq.experience import ExperienceQueue, FragmentLayout
+from asyncq.experience import ExperienceQueue, FragmentLayout, stack_frames
 from asyncq.learner import BAD_BATCHES, LOOK_AROUND_SECONDS, Learner, LearnerTask, NumbersWentBad, learned_rewards
 from asyncq.methods import network_for
 from asyncq.methods.batch import Batch
@@ -223,11 +223,14 @@ def test_every_pass_and_minibatch_is_one_update(tmp_path: Path) -> None:
     assert read(learner.task.board)[1] == 4
 
 
-def test_the_optimizer_takes_the_step_size_of_the_moment(tmp_path: Path) -> None:
-    learner, _ = make_learner(tmp_path, total_steps=100, learning_rate=0.5, final_learning_rate=0.1)
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_the_optimizer_takes_the_step_size_of_the_moment(tmp_path: Path, optimizer: str) -> None:
+    rates: dict[str, Any] = {"learning_rate": 0.5, "final_learning_rate": 0.1}
+    learner, _ = make_learner(tmp_path, total_steps=100, optimizer=optimizer, **rates)
     learner.env_steps = 50
-    learner._set_learning_rate()
-    assert [group["lr"] for group in learner.optimizer.param_groups] == pytest.approx([0.3])
+    push(learner, 0)
+    learner._take_in(learner.to_device(learner._drain()))
+    assert {round(group["lr"], 6) for group in learner.optimizer.param_groups} == {0.3}
 
 
 def test_the_target_network_follows_at_its_interval(tmp_path: Path) -> None:
@@ -261,6 +264,16 @@ def test_the_gradient_is_clipped_to_its_greatest_norm(tmp_path: Path) -> None:
     assert learner.metrics.losses["grad_norm"][0] > 1e-2
 
 
+def test_a_greatest_norm_of_0_is_no_limit(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path, max_grad_norm=0.0)
+    push(learner, 0)
+    learner._take_in(learner.to_device(learner._drain()))
+    norms = [parameter.grad.norm() for parameter in learner.network.parameters() if parameter.grad is not None]
+    norm = torch.stack(norms).norm().item()
+    assert norm == pytest.approx(learner.metrics.losses["grad_norm"][0].item())
+    assert norm > 1e-2
+
+
 def test_a_stop_ends_the_run_with_everything_saved(tmp_path: Path) -> None:
     learner, reports = make_learner(tmp_path)
     learner.task.status.request_stop()
@@ -288,13 +301,26 @@ def test_images_reach_the_network_as_stacks(tmp_path: Path, frame_stack: int) ->
     assert received(reports)[0]["updates"] == 1
 
 
+def test_stacks_of_several_fragments_begin_anew_at_resets(tmp_path: Path) -> None:
+    spec = EnvironmentSpec("X-v0", "pixels", (84, 84), "uint8", frame_stack=4, frame_skip=1, actions=2)
+    learner, _ = make_learner(tmp_path, spec, batch_size=2 * STEPS * ENVS, frame_stack=4)
+    push(learner, 0, resets=2)
+    push(learner, 1)
+    fragments = learner._drain()
+    expected = [stack_frames(torch.tensor(each.frames), torch.tensor(each.mask), 4) for each in fragments]
+    assert not expected[0][2, 0, :3].any() and expected[0][2, 1].all(-1).any()
+    assert torch.equal(learner.to_device(fragments).observations, torch.cat(expected, 1))
+
+
 def test_what_the_learner_learns_from_is_what_was_pushed(tmp_path: Path) -> None:
     learner, _ = make_learner(tmp_path, batch_size=2 * STEPS * ENVS, reward_scale=2.0)
     push(learner, 0)
     push(learner, 1, resets=1)
     fragments = learner._drain()
     copies = [copy.deepcopy(fragment) for fragment in fragments]
+    learner.env_steps = 7
     batch = learner.to_device(fragments)
+    assert batch.env_steps == 7
     for fragment in fragments:  # the writer has the slots again
         fragment.frames[...] = fragment.rewards[...] = -1
     for name, factor in (("actions", 1), ("rewards", 2), ("discounts", 1), ("mask", 1), ("behaviour_log_probs", 1)):

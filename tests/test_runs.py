@@ -68,10 +68,18 @@ def test_a_run_goes_on_from_its_newest_state(tmp_path: Path, by: str) -> None:
     assert json.loads((tmp_path / "config.json").read_text())["total_steps"] == 7777
 
 
-def test_what_the_state_depends_on_cannot_change(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("env", "CartPole-v0"), ("env_kwargs", ("x=1",)), ("network", "tiny_envs:Flat"), ("layer_norm", True),
+        ("recurrent", True), ("frame_stack", 4), ("frame_size", 42), ("frame_skip", 2), ("optimizer", "rmsprop"),
+    ],
+)  # fmt: skip
+def test_what_the_state_depends_on_cannot_change(tmp_path: Path, name: str, value: Any) -> None:
     begin(tmp_path, 90)
-    with pytest.raises(UsageError, match=r"--layer-norm cannot change .* it is False"):
-        open_run(settled(tmp_path, resume="auto", layer_norm=True), pytest.fail)
+    before = settled(tmp_path, resume="auto")
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} cannot change .* it is {getattr(before, name)}"):
+        open_run(dataclasses.replace(before, **{name: value}), pytest.fail)
 
 
 def test_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 from asyncq.config import TrainConfig
+from asyncq.methods import network_for
+from asyncq.networks import ImageNorm, QNetwork
 from asyncq.storage.state_file import load_state
 from asyncq.storage.weights_file import load_weights
-from asyncq.training import SAME_REQUEST_SECONDS, Signals, settle
+from asyncq.training import SAME_REQUEST_SECONDS, Shared, Signals, settle
 from tiny_envs import FAILING, RECALL
 
 
@@ -352,3 +354,13 @@ def test_signals_are_counted_and_handlers_restored() -> None:
         time.sleep(0.01)
         assert signals.received == 2
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_settings_reach_the_frames_the_fragments_and_the_network() -> None:
+    config, spec = settle(TrainConfig(method="n-step-q", recurrent=True, dueling=True, n_step=32, processes=2))
+    assert (config.network, spec.frame_shape) == ("small", (42, 42))
+    assert Shared.make(config, spec).queue.lanes[0].layout.sequences == 2
+    network = network_for(config, spec)
+    assert isinstance(network, QNetwork)
+    assert network.state_value is not None
+    assert any(isinstance(module, ImageNorm) for module in network.modules())

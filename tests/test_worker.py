@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from asyncq.config import TrainConfig
-from asyncq.envs import describe
-from asyncq.experience import ExperienceQueue, Fragment, FragmentLayout
+from asyncq.envs import TRAINING_SEEDS, describe
+from asyncq.experience import ExperienceQueue, Fragment, FragmentLayout, stack_frames
 from asyncq.methods import network_for
 from asyncq.methods.batch import Batch, chosen, outputs
 from asyncq.policies import EpsilonGreedyPolicy
@@ -25,7 +25,7 @@ from asyncq.shared import Array
 from asyncq.status import StatusBoard, WorkerState
 from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
 from asyncq.worker import Worker, WorkerTask, run_worker
-from tiny_envs import COUNTER, LIVES
+from tiny_envs import COUNTER, LIVES, PIXELS
 
 STEPS, ENVS = 8, 3
 
@@ -34,7 +34,7 @@ def make_task(**settings: Any) -> tuple[WorkerTask, ExperienceQueue, torch.nn.Mo
     """A worker's task, the queue that it fills, and a network whose weights are on its board."""
     spec = describe(settings.get("env", COUNTER), ("tiny_envs",))
     given = {"env": COUNTER, "n_step": STEPS, "batch_size": STEPS, "envs_per_process": ENVS, "gamma": 0.9}
-    config = TrainConfig(**{**given, **settings}).resolved("vector", 1)
+    config = TrainConfig(**{**given, **settings}).resolved(spec.kind, 1)
     network = network_for(config, spec)
     weights = flatten_parameters(network)
     board = WeightBoard(weights.numel())
@@ -207,6 +207,50 @@ def test_episodes_of_the_more_exploring_environments_are_not_reported() -> None:
     returns = joined(play(task, queue, 10), "episode_returns")
     assert np.isnan(returns[:, worker.explores]).all()
     assert not np.isnan(returns[:, ~worker.explores]).all()
+
+
+def test_stacks_of_images_are_those_that_were_played() -> None:
+    task, _, _ = make_task(env=PIXELS)
+    worker = Worker(task)
+    seen: list[Array] = []
+    choose = worker.choose
+
+    def watch() -> Any:
+        seen.append(worker.observations.copy())
+        return choose()
+
+    worker.choose = watch  # type: ignore[method-assign]
+    for _ in range(4):
+        fragment = task.lane.reserve(timeout=0)
+        assert fragment is not None
+        worker.fill(fragment)
+        stacks = stack_frames(torch.as_tensor(fragment.frames), torch.as_tensor(fragment.mask), 4)
+        assert np.array_equal(stacks[:-1].numpy(), np.stack(seen[-STEPS:]))
+    worker.env.close()
+
+
+def test_every_worker_run_and_start_has_seeds_of_its_own_all_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+
+    def reset(env: Any, seeds: list[int]) -> Any:
+        given.extend(seeds)
+        return env.reset(seed=seeds)
+
+    monkeypatch.setattr("asyncq.worker.reset_with_seeds", reset)
+    task, _, _ = make_task()
+    other_seed = dataclasses.replace(task, config=dataclasses.replace(task.config, seed=2))
+    for each in (task, dataclasses.replace(task, index=1), dataclasses.replace(task, start=1000), other_seed):
+        Worker(each).env.close()
+    assert len(set(given)) == 4 * ENVS
+    assert min(given) >= TRAINING_SEEDS
+
+
+def test_lives_without_a_mask_are_everybodys() -> None:
+    """As ale-py tells them."""
+    worker = Worker(make_task()[0])
+    worker.env.close()
+    worker._lost_a_life({"lives": np.array([3, 3, 3])})
+    assert worker._lost_a_life({"lives": np.array([2, 3, 3])}).tolist() == [True, False, False]
 
 
 def test_environments_that_say_nothing_about_lives_have_lost_none() -> None:

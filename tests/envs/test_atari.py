@@ -86,3 +86,14 @@ def test_pictures_are_drawn_by_a_wrapper_only_when_asked_for() -> None:
         assert isinstance(env, gym.vector.VectorEnv)
         assert isinstance(env, WithPicture) == render
         env.close()
+
+
+def test_sticky_actions_and_frame_skip_reach_the_game() -> None:
+    sticky, plays = dataclasses.replace(describe("ALE/Pong-v5"), frame_skip=3), []
+    for spec in (sticky, dataclasses.replace(sticky, sticky=0.0)):
+        env: Any = make_env(spec, 1)
+        before = int(env.reset(seed=np.array([5]))[1]["episode_frame_number"][0])
+        assert int(env.step(np.array([0]))[4]["episode_frame_number"][0]) == before + 3
+        plays.append(np.array([env.step(np.array([2 + t % 2]))[0].copy() for t in range(60)]))
+        env.close()
+    assert not np.array_equal(plays[0], plays[1])

@@ -230,3 +230,12 @@ def test_normalised_by_hand() -> None:
 
 def test_normalised_equal_advantages_are_0_and_not_nan() -> None:
     assert normalised(torch.full((3, 2), 7.0), torch.ones(3, 2)).tolist() == [[0, 0]] * 3
+
+
+def test_the_entropy_bonus_is_that_of_the_moment() -> None:
+    network = Linear()
+    config = dataclasses.replace(CONFIG, final_entropy_coefficient=0.0, entropy_anneal_steps=100)
+    samples = all_samples(network, make_batch(network)._replace(env_steps=50), config)
+    total, parts = loss(network, samples, config)
+    expected = parts["policy"] + 0.7 * parts["value"] - 0.025 * parts["entropy"]
+    assert total.item() == pytest.approx(expected.item())

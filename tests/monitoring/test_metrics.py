@@ -104,3 +104,15 @@ def test_a_record_needs_a_full_window_and_must_beat_the_one_before() -> None:
     metrics.add_fragment(fragment([70.0]), 0)
     assert metrics.sets_record()
     assert metrics.best == pytest.approx(50.1)
+
+
+def test_a_restored_count_goes_on_where_it_was() -> None:
+    first, second = Metrics(), Metrics()
+    first.add_fragment(fragment([5.0] * WINDOW, [7] * WINDOW), updates=0)
+    first.skipped_updates = 3
+    second.restore(json.loads(json.dumps(first.state())), env_steps=900)
+    one, other = first.report(900, 4), second.report(900, 4)
+    for name in ("episodes", "skipped_updates", "episodic_return", "episodic_length"):
+        assert one[name] == other[name]
+    assert second.has_full_window
+    assert other["sps"] == 0

@@ -134,3 +134,16 @@ def test_a_run_that_goes_on_forgets_what_came_after_its_state(tmp_path: Path) ->
     accumulator = EventAccumulator(str(tmp_path), purge_orphaned_data=True)
     accumulator.Reload()
     assert [event.step for event in accumulator.Scalars("charts/SPS")] == [1000, 2000, 3000]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="writes to /dev/full")
+def test_a_full_disk_costs_lines_and_nothing_else(tmp_path: Path) -> None:
+    with Recorder(tmp_path) as recorder:
+        for name in ("_metrics", "_log"):
+            getattr(recorder, name).close()
+            setattr(recorder, name, open("/dev/full", "w", buffering=1))  # noqa: SIM115
+        recorder.log("one")
+        recorder.record(REPORT)
+        recorder.finish("total-steps")
+    assert recorder.env_steps == 1000
+    assert (tmp_path / "metrics.jsonl").read_text() == (tmp_path / "log.txt").read_text() == ""
