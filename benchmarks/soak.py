@@ -60,7 +60,10 @@ def main(settings: Settings, flags: list[str]) -> int:
         training = subprocess.Popen([sys.executable, "-m", "asyncq", "train", "--run-dir", run_dir, *flags])
         seen = watch(training, settings)
         training.send_signal(signal.SIGINT)
-        training.wait()
+        status = training.wait()
+    if status not in (0, 130) or not seen:
+        print(f"the training ended with status {status}; processes watched after the warm-up: {len(seen)}")
+        return 1
     worst = 0
     for process, rows in seen.items():
         minutes, memory, descriptors = np.array(rows).T

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,22 @@ def test_a_rate_is_calls_a_second_and_a_pause_of_the_machine_does_not_count(monk
 
     monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=lambda: now))
     assert rate(run, 0.625) == 128
+
+
+def test_reports_are_read_until_two_are_past_the_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    seconds = itertools.count(0, 10)
+
+    def train(_: float) -> None:
+        now = next(seconds)
+        with open(metrics, "a") as file:
+            file.write(json.dumps({"env_steps": 1 + 70 * now, "seconds": now}) + "\n")
+
+    monkeypatch.setattr(bench, "time", SimpleNamespace(sleep=train))
+    running: Any = SimpleNamespace(poll=lambda: None)
+    reports = bench._reports_of(running, metrics, 0.6)
+    assert [report["seconds"] for report in reports] == [0, 10, 20, 30]
+    assert bench.mean_sps(reports[2:]) == 70
 
 
 def test_a_bench_measures_every_part(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -160,6 +160,10 @@ def test_runs_with_nothing_to_draw_are_refused(tmp_path: Path) -> None:
         lines_of([tmp_path / "absent"], RETURNS)
     with pytest.raises(UsageError, match="holds no report yet"):
         lines_of([a_run(tmp_path / "begun", {})], RETURNS)
+    young = a_run(tmp_path / "young", {})
+    (young / "metrics.jsonl").write_text('{"env_steps": 0, "seconds": 5, "updates": 0, "losses": {}}')
+    with pytest.raises(UsageError, match="holds no report yet"):
+        lines_of([young], Wanted("env-steps", "losses.policy"))
     with pytest.raises(UsageError, match="has a value of episodic_return yet"):
         lines_of([a_run(tmp_path / "early", {100: None, 200: None})], RETURNS)
     (a_run(tmp_path / "bare", {100: 1.0}) / "config.json").unlink()

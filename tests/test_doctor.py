@@ -11,10 +11,11 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+import torch
 
 from asyncq import doctor
 from asyncq.cli import run
-from asyncq.doctor import Level, cores, examine, open_files, refuse_hopeless, space
+from asyncq.doctor import Level, cores, examine, gpu, open_files, refuse_hopeless, space
 from asyncq.errors import UsageError
 
 Usage = namedtuple("Usage", "total used free")
@@ -62,3 +63,21 @@ def test_a_training_refuses_what_is_hopeless(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(UsageError, match=r"run directory: .* cannot be written: Permission denied"):
         refuse_hopeless(tmp_path, 2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("files", "cuda", "said"),
+    [
+        (set(), None, "none; the learner uses the processor"),
+        ({"/proc/driver/nvidia/version"}, None, "start it with --gpus all"),
+        ({"/proc/driver/nvidia/version", "/dev/nvidiactl"}, None, "install a CUDA build"),
+        ({"/proc/driver/nvidia/version", "/dev/nvidiactl"}, "13.0", "built for CUDA 13.0, cannot use it"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used(
+    files: set[str], cuda: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: str(path) in files)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    assert said in gpu().text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -112,6 +113,13 @@ def test_the_histogram_is_a_picture(suffix: str, tmp_path: Path, monkeypatch: py
 def test_a_histogram_that_cannot_be_written_is_refused_first(plot: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=said):
         EvaluateConfig(path="w.h5", plot=str(tmp_path / plot))
+
+
+def test_an_environment_that_cannot_be_made_here_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = untrained(tmp_path / "w.h5", "CartPole-v1")
+    monkeypatch.setattr("asyncq.envs.make_env", lambda *_: importlib.import_module("no_such_physics"))
+    with pytest.raises(UsageError, match="environment CartPole-v1 cannot be made: No module named 'no_such_physics'"):
+        evaluate(EvaluateConfig(path=str(weights)))
 
 
 def test_a_game_begins_by_its_own_seed(tmp_path: Path) -> None:

@@ -276,10 +276,19 @@ def test_a_greatest_norm_of_0_is_no_limit(tmp_path: Path) -> None:
 
 def test_a_stop_ends_the_run_with_everything_saved(tmp_path: Path) -> None:
     learner, reports = make_learner(tmp_path)
+    push(learner, 0)
     learner.task.status.request_stop()
     learner.learn()
     assert received(reports)[-1] == {"finished": "stopped"}
     assert (tmp_path / "latest.h5").exists()
+
+
+def test_a_stop_before_anything_was_learned_leaves_nothing_behind(tmp_path: Path) -> None:
+    learner, reports = make_learner(tmp_path, report_interval=1e-9)
+    learner.task.status.request_stop()
+    learner.learn()
+    assert received(reports) == [{"finished": "stopped"}]
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_run_ends_early_once_its_target_return_is_reached(tmp_path: Path) -> None:
@@ -459,6 +468,20 @@ def test_the_best_weights_are_only_replaced_by_better_ones(tmp_path: Path, later
         push(learner, 0)
         learner.learn()
     assert load_weights(tmp_path / "best.h5").facts["episodic_return"] == kept
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_lost_best_weights_are_written_anew(tmp_path: Path, damaged: bool) -> None:
+    """Also where the state that the run goes on from remembers a better return."""
+    if damaged:
+        (tmp_path / "best.h5").write_bytes(b"damaged")
+    learner, _ = make_learner(tmp_path, total_steps=STEPS * ENVS)
+    learner.metrics.best = 50.0
+    learner.metrics.returns.extend([40.0] * 100)
+    learner.metrics.episodes = 100
+    push(learner, 0)
+    learner.learn()
+    assert load_weights(tmp_path / "best.h5").facts["episodic_return"] == 40
 
 
 def test_best_weights_without_a_full_window_are_those_of_the_end(tmp_path: Path) -> None:

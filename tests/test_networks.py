@@ -236,3 +236,10 @@ def test_a_network_without_memory_steps_as_it_computes() -> None:
     (values, _), memory = network.step(observations, torch.zeros(3, network.memory_size))
     assert torch.equal(values, network(observations)[0])
     assert memory.shape == (3, 0)
+
+
+def test_the_trial_of_an_own_trunk_changes_nothing_of_it() -> None:
+    network = make_network("tiny_envs:Normalised", "q", VECTOR, 5, False)
+    buffers = dict(network.named_buffers())
+    assert buffers["trunk.layers.3.running_mean"].tolist() == [0] * 7
+    assert buffers["trunk.layers.3.num_batches_tracked"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 from pathlib import Path
@@ -126,6 +127,15 @@ def test_weights_are_never_overwritten_because_the_states_are_gone(tmp_path: Pat
 def test_runs_that_cannot_be_found_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         directory_to_resume(settings["resume"], None)
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(UsageError, match="cannot be locked: No locks available; choose a --run-dir on another"):
+        open_run(settled(tmp_path / "run"), pytest.fail)
 
 
 def test_two_cannot_train_in_one_directory(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from asyncq.methods import network_for
 from asyncq.networks import ImageNorm, QNetwork
 from asyncq.storage.state_file import load_state
 from asyncq.storage.weights_file import load_weights
-from asyncq.training import SAME_REQUEST_SECONDS, Shared, Signals, settle
+from asyncq.training import SAME_REQUEST_SECONDS, Shared, Signals, conclude, settle
 from tiny_envs import FAILING, RECALL
 
 
@@ -364,3 +364,14 @@ def test_settings_reach_the_frames_the_fragments_and_the_network() -> None:
     assert isinstance(network, QNetwork)
     assert network.state_value is not None
     assert any(isinstance(module, ImageNorm) for module in network.modules())
+
+
+@pytest.mark.parametrize(("received", "status"), [([], 1), ([signal.SIGINT], 130)])
+def test_the_reason_of_a_failure_is_said_also_after_a_signal(
+    received: list[int], status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signals = Signals()
+    for number in received:
+        signals._count(number, None)
+    assert conclude("failed: the disk is gone", tmp_path, 9, signals) == status
+    assert "asyncq: failed: the disk is gone; see " in capsys.readouterr().err

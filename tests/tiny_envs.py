@@ -177,5 +177,13 @@ class Wide(Flat):
     features = 3
 
 
+class Normalised(Flat):
+    """With a BatchNorm."""
+
+    def __init__(self, shape: tuple[int, ...], layer_norm: bool) -> None:
+        super().__init__(shape, layer_norm)
+        self.layers.append(nn.BatchNorm1d(7))
+
+
 def nothing(shape: tuple[int, ...], layer_norm: bool) -> Tensor:
     raise RuntimeError("no network\ntoday")

@@ -80,7 +80,6 @@ def bench(config: BenchConfig) -> int:
     """Measure, print; returns the exit status."""
     training, spec = settle(config.training())
     device = choose_device(training.device)
-    torch.set_num_threads(1)
     result: dict[str, Any] = dict(time_parts(training, spec, device, config.seconds))
     result |= time_queue(training, spec, config.seconds)
     result["ideal_sps"] = ideal_sps(result, usable_cores(), device)
@@ -93,6 +92,7 @@ def bench(config: BenchConfig) -> int:
 
 def time_parts(config: TrainConfig, spec: EnvironmentSpec, device: str, seconds: float) -> dict[str, float]:
     """Env steps a second of emulation, inference and learning, each alone on one core (learning: on its device)."""
+    torch.set_num_threads(1)
     alone = replace(config, processes=1, queue_size=-(-(config.batch_size or 1) // _steps(config)))
     shared = Shared.make(alone, spec)
     _, reports = Pipe()
@@ -204,9 +204,9 @@ def mean_sps(reports: list[dict[str, Any]]) -> float:
 
 
 def _reports_of(process: subprocess.Popen[bytes], metrics: Path, seconds: float) -> list[dict[str, Any]]:
-    """All reports of a training, from when its warm-up has lasted `seconds` more."""
+    """All reports of a training, the last two of them when its warm-up is `seconds` past."""
     reports: list[dict[str, Any]] = []
-    while not reports or reports[-1]["seconds"] - reports[0]["seconds"] < WARM_UP_SECONDS + seconds:
+    while len(reports) < 3 or reports[-2]["seconds"] - reports[0]["seconds"] < WARM_UP_SECONDS + seconds:
         if process.poll() is not None:
             raise UsageError("the training ended by itself; asyncq train says why")
         time.sleep(0.5)

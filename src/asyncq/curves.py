@@ -102,7 +102,7 @@ def curves_of(runs: list[Path], wanted: Wanted) -> list[Curve]:
 
 def curve_of(run: Path, wanted: Wanted) -> Curve:
     """The curve of one run. Raises NothingToDraw if it has none yet, and UsageError."""
-    reports = list(reports_of(run))
+    reports = [report for report in reports_of(run) if report.get("updates") != 0]
     if not reports:
         raise NothingToDraw(f"{run / 'metrics.jsonl'} holds no report yet")
     config = read_config(run / "config.json", f"{run / 'config.json'}")

@@ -139,11 +139,16 @@ def space(run_dir: Path) -> Finding:
 
 def gpu() -> Finding:
     if not torch.cuda.is_available():
-        if not Path("/dev/nvidiactl").exists():
+        driver, device = Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl")
+        if not driver.exists() and not device.exists():
             return Finding(Level.OK, "GPU", "none; the learner uses the processor")
-        why = "this torch is a CPU build" if torch.version.cuda is None else "torch cannot use it"
-        text = f"there is one, but {why}; install a CUDA build of torch, or start the container with --gpus all"
-        return Finding(Level.WARNING, "GPU", text)
+        if not device.exists():
+            why = "this container does not see it; start it with --gpus all"
+        elif torch.version.cuda is None:
+            why = "this torch is a CPU build; install a CUDA build"
+        else:
+            why = f"this torch, built for CUDA {torch.version.cuda}, cannot use it; is the driver older?"
+        return Finding(Level.WARNING, "GPU", f"there is one, but {why}")
     name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
     built = [re.fullmatch(r"sm_(\d+)(\d)", name) for name in torch.cuda.get_arch_list()]
     if not any(found and int(found[1]) == major and int(found[2]) <= minor for found in built):

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scipy import stats
 
 from asyncq.agent import Agent, AgentConfig
-from asyncq.envs import TRAINING_SEEDS, make_env, reset_with_seeds
+from asyncq.envs import TRAINING_SEEDS, make_env, refuse_unplayable, reset_with_seeds
 from asyncq.errors import UsageError, install
 from asyncq.flags import OpenStr
 from asyncq.machine import usable_cores
@@ -74,6 +74,7 @@ class Game:
 def evaluate(config: EvaluateConfig) -> int:
     """Play the games, print what they scored; returns the exit status."""
     agent = Agent(config)  # refuses what cannot be played before any process starts
+    refuse_unplayable(agent.spec)
     games: list[Game] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, disable=not sys.stderr.isatty(), transient=True, console=Console(stderr=True)) as progress:

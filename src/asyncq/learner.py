@@ -103,7 +103,7 @@ class Learner:
 
     def learn(self) -> None:
         """The learner's whole loop."""
-        self.metrics.best = max(self.metrics.best, self._record_on_disk())
+        self.metrics.best = self._record_to_beat()
         self.publish()
         self.task.reports.send({"started": self.env_steps})
         self.next_report = time.monotonic() + self.config.report_interval
@@ -116,10 +116,13 @@ class Learner:
                 self._count(fragments)
                 self._take_in(self.to_device(fragments))
             reason = self._reason_to_stop()
-            if reason or time.monotonic() >= self.next_report:
+            if self.env_steps and (reason or time.monotonic() >= self.next_report):
                 self._report()
             if not reason and self.env_steps >= self.next_save and time.monotonic() >= self.save_from:
                 self._save_all()
+        if not self.env_steps:  # stopped before it learned anything: there is nothing to keep
+            self.task.reports.send({"finished": reason})
+            return
         saved = self._save_all()
         if not saved:
             time.sleep(LAST_TRY_SECONDS)
@@ -280,13 +283,13 @@ class Learner:
         if self.metrics.sets_record() and not self._save("best.h5"):
             self.metrics.best = before  # the next report tries again
 
-    def _record_on_disk(self) -> float:
+    def _record_to_beat(self) -> float:
         """The return of `best.h5`, which may be newer than the state that this run goes on from; -inf without it."""
         try:
             facts = load_weights(self.task.run_dir / "best.h5").facts
-        except UsageError:
+        except UsageError:  # there is none, or none that can be read
             return -math.inf
-        return float(facts["episodic_return"]) if facts.get("episodes", 0) >= WINDOW else -math.inf
+        return max(self.metrics.best, facts["episodic_return"] if facts.get("episodes", 0) >= WINDOW else -math.inf)
 
     def _reason_to_stop(self) -> str | None:
         target = self.config.target_return

@@ -291,6 +291,8 @@ def own_trunk(path: str, shape: Sequence[int], layer_norm: bool) -> Trunk:
     try:
         trunk = getattr(importlib.import_module(module), name)(tuple(shape), layer_norm)
         with torch.no_grad():
+            if isinstance(trunk, nn.Module):
+                trunk.eval()  # a BatchNorm must not learn from the trial
             found = trunk(torch.zeros(2, *shape, dtype=torch.uint8 if len(shape) > 1 else torch.float32)).shape
     except Exception as error:  # it is the user's code: anything may go wrong
         raise UsageError(f"the network {path} fails: {type(error).__name__}: {one_line(error)}") from error

@@ -116,6 +116,11 @@ def _lock(directory: Path) -> int:
     except BlockingIOError as error:
         os.close(descriptor)
         raise UsageError(f"another asyncq trains in {directory}; stop it first, or choose another --run-dir") from error
+    except OSError as error:
+        os.close(descriptor)
+        raise UsageError(
+            f"{directory} cannot be locked: {error.strerror}; choose a --run-dir on another file system"
+        ) from error
     return descriptor
 
 

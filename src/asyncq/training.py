@@ -205,12 +205,9 @@ def conclude(outcome: str, run_dir: Path, env_steps: int, signals: Signals) -> i
         print(f"asyncq: {outcome}; nothing was learned yet")
     if outcome not in ("total-steps", "target-return") and any((run_dir / "state").glob("*.h5")):
         print(f"asyncq: to go on: asyncq train --resume {run_dir}")
-    if signals.received:
-        return 128 + signals.last
     if failed:
         print(f"asyncq: {outcome}; see {run_dir / 'log.txt'}", file=sys.stderr)
-        return 1
-    return 0
+    return 128 + signals.last if signals.received else int(failed)
 
 
 SAME_REQUEST_SECONDS = 0.3

@@ -13,6 +13,7 @@ from skimage.transform import resize
 
 from asyncq.envs import describe, make_env
 from asyncq.envs.atari import WithPicture
+from asyncq.errors import UsageError
 
 
 @pytest.mark.parametrize("env_id", ["ALE/Pong-v5", "PongNoFrameskip-v4"])
@@ -97,3 +98,15 @@ def test_sticky_actions_and_frame_skip_reach_the_game() -> None:
         plays.append(np.array([env.step(np.array([2 + t % 2]))[0].copy() for t in range(60)]))
         env.close()
     assert not np.array_equal(plays[0], plays[1])
+
+
+def test_ids_of_ones_own_are_played_with_ale_pys_defaults_or_refused() -> None:
+    for name, kwargs in (("Plain-v0", {"game": "pong"}), ("Hard-v0", {"game": "pong", "difficulty": 1})):
+        gym.register(f"AsyncqTest/{name}", entry_point="ale_py.env:AtariEnv", kwargs=kwargs)
+    spec = describe("AsyncqTest/Plain-v0")
+    assert (spec.sticky, spec.max_frames, spec.actions) == (0.25, 108_000, 6)
+    env = make_env(spec, 1)
+    env.reset(seed=np.array([1]))  # type: ignore[arg-type]
+    env.close()
+    with pytest.raises(UsageError, match="AsyncqTest/Hard-v0 is registered with difficulty, which"):
+        describe("AsyncqTest/Hard-v0")

@@ -33,6 +33,7 @@ __all__ = [
     "import_modules",
     "make_env",
     "read_kwargs",
+    "refuse_unplayable",
     "reset_with_seeds",
     "same_task",
 ]
@@ -120,6 +121,16 @@ def make_env(spec: EnvironmentSpec, num_envs: int, *, render: bool = False) -> g
     """`num_envs` environments that step together; `render` makes `env.render()` return one RGB picture each."""
     _find(spec.env_id, spec.imports)
     return FAMILIES[spec.family].make(spec, num_envs, render=render)
+
+
+def refuse_unplayable(spec: EnvironmentSpec) -> None:
+    """Raises UsageError if the environment, which another machine may have trained on, cannot be made on this one."""
+    try:
+        make_env(spec, 1).close()
+    except UsageError:
+        raise
+    except Exception as error:  # somebody else's code may raise anything
+        raise UsageError(f"environment {spec.env_id} cannot be made: {one_line(error)}") from error
 
 
 def reset_with_seeds(env: gym.vector.VectorEnv[Any, Any, Any], seeds: Sequence[int]) -> tuple[Any, dict[str, Any]]:

@@ -14,6 +14,10 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium.envs.registration import EnvSpec
 
 from asyncq.envs.spec import FRAME_SHAPE, EnvironmentSpec
+from asyncq.errors import UsageError
+
+DEFAULTS = {"repeat_action_probability": 0.25, "full_action_space": False, "max_num_frames_per_episode": 108_000}
+"""What an id stands for that does not say; ale-py's."""
 
 
 def is_atari(registered: EnvSpec) -> bool:
@@ -27,8 +31,18 @@ def action_names(registered: EnvSpec) -> list[str]:
     return names
 
 
+def settings_of(registered: EnvSpec) -> dict[str, Any]:
+    """What the id stands for. Raises UsageError for variants of the game that cannot be played."""
+    settings = {**DEFAULTS, **{name: value for name, value in registered.kwargs.items() if value is not None}}
+    if unknown := sorted(set(settings) - {"game", "obs_type", "frameskip", *DEFAULTS}):
+        raise UsageError(
+            f"{registered.id} is registered with {', '.join(unknown)}, which ale-py's vector environment does not take"
+        )
+    return settings
+
+
 def describe(registered: EnvSpec, frame_stack: int, frame_skip: int) -> EnvironmentSpec:
-    settings = registered.kwargs
+    settings = settings_of(registered)
     env = AtariVectorEnv(settings["game"], 1, num_threads=1, full_action_space=settings["full_action_space"])
     assert isinstance(env.single_action_space, gym.spaces.Discrete)
     actions = int(env.single_action_space.n)
@@ -55,7 +69,7 @@ def make(spec: EnvironmentSpec, num_envs: int, *, render: bool) -> gym.vector.Ve
 
 
 def _make(spec: EnvironmentSpec, num_envs: int, **picture: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
-    settings = gym.spec(spec.env_id).kwargs
+    settings = settings_of(gym.spec(spec.env_id))
     assert spec.max_frames is not None
     height, width = spec.frame_shape
     shape = {"img_height": height, "img_width": width, "stack_num": spec.frame_stack}
