@@ -55,7 +55,8 @@ _Q = {
 }  # fmt: skip
 
 _ONE_STEP_IMAGE = {
-    **_Q, "n_step": 16, "batch_size": 128, "learning_rate": 5e-4, "optimizer_epsilon": 1e-8, "target_interval": 10_000,
+    **_Q, "network": "small", "n_step": 16, "batch_size": 128, "optimizer": "muon", "learning_rate": 5e-4,
+    "optimizer_epsilon": 1e-8, "target_interval": 10_000,
 }  # fmt: skip
 _ONE_STEP_VECTOR = {**_Q, "n_step": 8, "batch_size": 64, "learning_rate": 1e-3, "target_interval": 500}
 
