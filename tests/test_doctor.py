@@ -65,7 +65,6 @@ def test_a_training_refuses_what_is_hopeless(monkeypatch: pytest.MonkeyPatch, tm
         refuse_hopeless(tmp_path, 2)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize(
     ("files", "cuda", "said"),
     [
@@ -80,4 +79,5 @@ def test_a_gpu_that_cannot_be_used(
 ) -> None:
     monkeypatch.setattr(Path, "exists", lambda path: str(path) in files)
     monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert said in gpu().text
