@@ -6,12 +6,11 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,29 +18,23 @@ from torch import Tensor
 
 from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec
-from asyncq.errors import UsageError
 from asyncq.experience import ExperienceQueue, Fragment, stack_frames
 from asyncq.methods import METHODS, network_for
 from asyncq.methods.batch import Batch, Samples, shuffled_samples
-from asyncq.monitoring.metrics import WINDOW, Metrics
+from asyncq.monitoring.metrics import Metrics
 from asyncq.optimizing import arrays_of, averaging_rate, make_optimizer, put_back
 from asyncq.policies import annealed_epsilon
+from asyncq.saving import Saver
 from asyncq.status import StatusBoard
-from asyncq.storage.state_file import TrainingState, load_state, save_state
-from asyncq.storage.weights_file import TrainedWeights, load_weights, save_weights
+from asyncq.storage.state_file import TrainingState, load_state
+from asyncq.storage.weights_file import TrainedWeights
 from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
 
 LOOK_AROUND_SECONDS = 0.2
 GATHER_SECONDS = 5.0
 """How long a batch that has begun waits for each further fragment."""
-SAVE_AGAIN_SECONDS = 30.0
-"""After a file could not be written."""
-LAST_TRY_SECONDS = 2.0
-"""Before a run gives up saving its end."""
 BAD_BATCHES = 20
 """Batches in a row without one update whose gradient is finite, after which there is no point in going on."""
-
-
 COUNTERS = ("env_steps", "updates", "next_target")
 """Of the learner, that its state holds."""
 
@@ -96,19 +89,18 @@ class Learner:
         self.updates = 0
         self.env_steps = 0
         self.metrics = Metrics()
-        self._plan_next_save()
         self.next_target = config.target_interval or 0
         self.bad_batches = 0
-        self.save_from = 0.0
+        self.saver = Saver(config, task.run_dir, task.reports)
 
     def learn(self) -> None:
         """The learner's whole loop."""
-        self.metrics.best = self._record_to_beat()
+        self.metrics.best = self.saver.record_to_beat(self.metrics.best)
         self.publish()
         self.task.reports.send({"started": self.env_steps})
         self.next_report = time.monotonic() + self.config.report_interval
         if self.config.deterministic and not self.env_steps:
-            self._save_all()
+            self.saver.save(self.state(), self.trained())
         reason = None
         while reason is None:
             fragments = self._drain()
@@ -118,17 +110,14 @@ class Learner:
             reason = self._reason_to_stop()
             if self.env_steps and (reason or time.monotonic() >= self.next_report):
                 self._report()
-            if not reason and self.env_steps >= self.next_save and time.monotonic() >= self.save_from:
-                self._save_all()
+            if not reason and self.saver.is_due(self.env_steps):
+                self.saver.save(self.state(), self.trained())
         if not self.env_steps:  # stopped before it learned anything: there is nothing to keep
             self.task.reports.send({"finished": reason})
             return
-        saved = self._save_all()
-        if not saved:
-            time.sleep(LAST_TRY_SECONDS)
-            saved = self._save_all()
+        saved = self.saver.save_end(self.state(), self.trained())
         if self.metrics.best == -math.inf:
-            self._save("best.h5")
+            self.saver.save_weights(self.trained(), "best.h5")
         self.task.reports.send({"finished": reason if saved else f"failed: {reason}, but its end could not be saved"})
 
     def _take_in(self, batch: Batch) -> None:
@@ -139,20 +128,6 @@ class Learner:
         if self.config.deterministic:
             self.publish()
             self.task.queue.release()
-
-    def _save_all(self) -> bool:
-        """State and weights; where that fails, training goes on, and the next try comes soon."""
-        saved = self._save_state() and self._save(f"weights/{self.env_steps}.h5", "latest.h5")
-        if saved or self.config.deterministic:
-            self._plan_next_save()
-        else:
-            self.save_from = time.monotonic() + SAVE_AGAIN_SECONDS
-        return saved
-
-    def _plan_next_save(self) -> None:
-        """At the next multiple of the interval."""
-        interval = self.config.save_interval
-        self.next_save = (self.env_steps // interval + 1) * interval
 
     def _drain(self) -> list[Fragment]:
         """Enough fragments for one batch, in order; fewer if no more came for a while, or a stop was asked for."""
@@ -249,8 +224,8 @@ class Learner:
             return
         arrays = {name: array for name, array in batch._asdict().items() if isinstance(array, Tensor)} | targets
         path = self.task.run_dir / "bad-batch.npz"
-        self._try(path, partial(np.savez, path, **{name: array.cpu().numpy() for name, array in arrays.items()}))  # type: ignore[arg-type]
-        self._save_state()
+        self.saver.write(path, partial(np.savez, path, **{name: array.cpu().numpy() for name, array in arrays.items()}))  # type: ignore[arg-type]
+        self.saver.save_state(self.state())
         raise NumbersWentBad(f"no gradient of {BAD_BATCHES} batches was finite; the last batch is in {path}")
 
     def publish(self) -> None:
@@ -280,16 +255,8 @@ class Learner:
 
     def _save_record(self) -> None:
         before = self.metrics.best
-        if self.metrics.sets_record() and not self._save("best.h5"):
+        if self.metrics.sets_record() and not self.saver.save_weights(self.trained(), "best.h5"):
             self.metrics.best = before  # the next report tries again
-
-    def _record_to_beat(self) -> float:
-        """The return of `best.h5`, which may be newer than the state that this run goes on from; -inf without it."""
-        try:
-            facts = load_weights(self.task.run_dir / "best.h5").facts
-        except UsageError:  # there is none, or none that can be read
-            return -math.inf
-        return max(self.metrics.best, facts["episodic_return"] if facts.get("episodes", 0) >= WINDOW else -math.inf)
 
     def _reason_to_stop(self) -> str | None:
         target = self.config.target_return
@@ -310,41 +277,20 @@ class Learner:
         put_back(state, self.network, self.target, self.average, self.optimizer)
         for name in COUNTERS:
             setattr(self, name, state.counters[name])
-        self._plan_next_save()
+        self.saver.plan(self.env_steps)
         self.metrics.restore(state.counters["metrics"], self.env_steps)
 
-    def _save_state(self) -> bool:
-        """Whether the state is as safe as it can be. A deterministic run can go on only from where games begin."""
-        games_begin = not self.env_steps or self.env_steps >= min(self.next_save, self.config.total_steps)
-        if self.config.deterministic and not games_begin:
-            return True
-        return self._try(
-            self.task.run_dir / "state", lambda: save_state(self.task.run_dir, self.state(), self.config.keep)
-        )
-
-    def _try(self, path: Path, write: Callable[[], object]) -> bool:
-        """Write a file; a full disk is no reason to lose a training, so failing is only said."""
-        try:
-            write()
-        except OSError as error:
-            warning = f"cannot write {path}: {error.strerror}"
-            self.task.reports.send({"warning": warning})
-            return False
-        return True
-
-    def _save(self, *names: str) -> bool:
-        """Write the average of the weights under each of these names; whether all were written."""
-        parameters = {key: value.float().cpu().numpy() for key, value in self.average.state_dict().items()}
-        facts: dict[str, Any] = {
+    def trained(self) -> TrainedWeights:
+        """The average of the weights, and the facts about it."""
+        parameters = {name: value.float().cpu().numpy() for name, value in self.average.state_dict().items()}
+        facts: dict[str, float] = {
             "env_steps": self.env_steps,
             "updates": self.updates,
             "episodes": self.metrics.episodes,
         }
         if self.metrics.episodes:
             facts["episodic_return"] = self.metrics.episodic_return
-        weights = TrainedWeights(parameters, self.config, self.task.spec, facts)
-        paths = [self.task.run_dir / name for name in names]
-        return all(self._try(path, partial(save_weights, path, weights)) for path in paths)
+        return TrainedWeights(parameters, self.config, self.task.spec, facts)
 
 
 def learned_rewards(rewards: Tensor, config: TrainConfig) -> Tensor:
