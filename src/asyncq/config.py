@@ -68,7 +68,7 @@ class TrainConfig:
     final_learning_rate: AutoFloat = None
     """Last step size (default: 1e-4 for a3c on images, else 0)."""
     learning_rate_anneal_steps: AutoInt = None
-    """Env steps over which the step size falls (default: 2M for a3c on images, else all)."""
+    """Env steps over which the step size falls; at most all (default: all)."""
     optimizer: AutoStr = None
     """muon, adam, radam or rmsprop; its statistics are shared by all workers' experience (default: by method)."""
     optimizer_epsilon: AutoFloat = None

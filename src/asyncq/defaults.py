@@ -70,7 +70,6 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
         "optimizer": "muon",
         "learning_rate": 7e-4,
         "final_learning_rate": 1e-4,
-        "learning_rate_anneal_steps": 2_000_000,
         "final_entropy_coefficient": 0.001,
         "layer_norm": True,
         "trace_lambda": 0.9,
@@ -124,6 +123,5 @@ def open_settings(preset: str, method: str, kind: str) -> dict[str, Any]:
     settings = {**SHARED_DEFAULTS[kind], **FAST[method, kind]}
     if preset == "paper":
         settings |= {**PAPER, **(PAPER_A3C if method == "a3c" else PAPER_Q)}
-        settings.pop("learning_rate_anneal_steps", None)  # it falls over the whole run
         settings["network"] = SHARED_DEFAULTS[kind]["network"]
     return settings
