@@ -63,10 +63,10 @@ _ONE_STEP_VECTOR = {**_Q, "n_step": 8, "batch_size": 64, "learning_rate": 1e-3, 
 FAST: dict[tuple[str, str], dict[str, Any]] = {
     ("a3c", "image"): {
         **_A3C,
-        "passes": 2,
+        "passes": 1,
         "envs_per_process": 8,
         "n_step": 64,
-        "batch_size": 256,
+        "batch_size": 128,
         "optimizer": "muon",
         "learning_rate": 7e-4,
         "final_learning_rate": 1e-4,
