@@ -114,8 +114,9 @@ class TrainConfig:
     """Fragments that each worker's lane of the queue holds; the bound on how stale experience can be."""
     publish_interval: Annotated[int, alias("--swap-freq")] = 1
     """Updates between broadcasts of the weights to the workers."""
-    reward_scale: float = 1.0
-    """Multiplies rewards before they are clipped and learned from; reported returns stay raw."""
+    reward_scale: AutoFloat = None
+    """Multiplies rewards before they are clipped and learned from; reported returns stay raw (default: 0.1 for a3c on
+    vectors, else 1)."""
     reward_clip: AutoFloat = None
     """Largest absolute reward learned from; 0 for no limit (default: 1 for images, none for vectors)."""
     life_loss_ends: AutoBool = None

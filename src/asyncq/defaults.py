@@ -12,6 +12,7 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
     "image": {
         "network": "a3c",
         "frame_stack": 4,
+        "reward_scale": 1.0,
         "reward_clip": 1.0,
         "life_loss_ends": True,
         "envs_per_process": 16,
@@ -21,6 +22,7 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
     "vector": {
         "network": "mlp",
         "frame_stack": 1,
+        "reward_scale": 1.0,
         "reward_clip": 0.0,
         "life_loss_ends": False,
         "envs_per_process": 8,
@@ -83,6 +85,7 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
         "learning_rate": 1e-3,
         "final_learning_rate": 0.0,
         "final_entropy_coefficient": 0.01,
+        "reward_scale": 0.1,  # values of 100 take the network long to reach, and while it does the policy may collapse
         "layer_norm": False,
         "trace_lambda": 0.95,
         "normalise_advantages": True,
@@ -110,6 +113,7 @@ PAPER: dict[str, Any] = {
     # them, the same number gives steps of two thirds of that size
     "optimizer": "rmsprop", "optimizer_epsilon": 0.1,
     "normalise_advantages": False, "policy_clip": 0.0, "correction": "none", "life_loss_ends": False,
+    "reward_scale": 1.0,
     "epsilon_final": (0.1, 0.01, 0.5), "epsilon_probabilities": (0.4, 0.3, 0.3), "epsilon_anneal_frames": 4_000_000,
 }  # fmt: skip
 PAPER_A3C = {"entropy_coefficient": 0.01, "final_entropy_coefficient": 0.01, "target_interval": 0}

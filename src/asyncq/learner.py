@@ -295,5 +295,6 @@ class Learner:
 
 def learned_rewards(rewards: Tensor, config: TrainConfig) -> Tensor:
     """Raw rewards, scaled and then clipped."""
+    assert config.reward_scale is not None
     scaled = rewards * config.reward_scale
     return scaled.clamp(-config.reward_clip, config.reward_clip) if config.reward_clip else scaled
