@@ -18,8 +18,13 @@ ADAM_RMS = 0.2
 """Root mean square of Adam's usual steps, in units of the learning rate."""
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 """Of the polynomial that pulls singular values towards 1 (Jordan et al.); five rounds leave them at 0.7 to 1.2."""
-ROUNDS = {torch.float32: (5,), torch.bfloat16: (2, 2, 1)}
-"""Between two looks at the matrix itself: in bfloat16 an error of the Gram matrix can explode in a third round."""
+ROUNDS = {torch.float32: (5,), torch.bfloat16: (3, 2)}
+"""Between two looks at the matrix itself: in bfloat16 errors of the Gram matrix grow from round to round."""
+GUARD = {torch.float32: 0.0, torch.bfloat16: 2**-8}
+"""Added to the Gram matrix's eigenvalues, in units of their root mean square: rounding to bfloat16 moves some of those
+near 0 below it, where they would explode."""
+FEWEST_ROWS = 128
+"""Of a matrix that is multiplied in bfloat16; smaller ones cost little, and rounding harms them more."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -76,16 +81,19 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """`matrix[m, n]`, in `dtype`, with all its singular values moved near to 1, by Newton-Schulz iteration.
+    """`matrix[m, n]` with all its singular values moved near to 1, by Newton-Schulz iteration in `dtype`.
 
     The iteration multiplies the matrix by polynomials of its Gram matrix, which commute: they are gathered in the
-    smaller of the two dimensions, and the matrix itself is multiplied only once, in bfloat16 three times.
+    smaller of the two dimensions, and the matrix itself is multiplied only once, in bfloat16 twice.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonalised(matrix.mT, dtype).mT
+    if len(matrix) < FEWEST_ROWS:
+        dtype = torch.float32
     matrix = (matrix / (matrix.norm() + 1e-7)).to(dtype)
     for rounds in ROUNDS[dtype]:
         gram = matrix @ matrix.mT
+        gram.diagonal().add_(gram.norm(), alpha=GUARD[dtype] / len(gram) ** 0.5)
         factor = product = _polynomial(gram)
         for _ in range(rounds - 1):
             gram = factor @ gram @ factor
