@@ -47,7 +47,7 @@ _A3C = {
     "optimizer_epsilon": 1e-5,
     "policy_clip": 0.2,
     "correction": "vtrace",
-    "entropy_anneal_steps": 1_500_000,
+    "entropy_anneal_steps": 3_000_000,
 }
 _Q = {
     "passes": 2, "final_learning_rate": 0.0, "entropy_coefficient": 0.0, "final_entropy_coefficient": 0.0,
@@ -72,7 +72,7 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
         "optimizer": "muon",
         "learning_rate": 7e-4,
         "final_learning_rate": 1e-4,
-        "final_entropy_coefficient": 0.001,
+        "final_entropy_coefficient": 0.003,
         "layer_norm": True,
         "trace_lambda": 0.9,
         "normalise_advantages": False,
