@@ -81,7 +81,7 @@ class TrainConfig:
     final_entropy_coefficient: AutoFloat = None
     """a3c: its weight from --entropy-anneal-steps on (default: 0.003 for images, 0.01 for vectors)."""
     entropy_anneal_steps: AutoInt = None
-    """a3c: env steps over which the weight of the entropy bonus falls, linearly; at most all (default: 3M)."""
+    """a3c: env steps over which the weight of the entropy bonus falls, linearly; at most all (default: 1.5M)."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
     normalise_advantages: AutoBool = None

@@ -47,7 +47,7 @@ _A3C = {
     "optimizer_epsilon": 1e-5,
     "policy_clip": 0.2,
     "correction": "vtrace",
-    "entropy_anneal_steps": 3_000_000,
+    "entropy_anneal_steps": 1_500_000,
 }
 _Q = {
     "passes": 2, "final_learning_rate": 0.0, "entropy_coefficient": 0.0, "final_entropy_coefficient": 0.0,
