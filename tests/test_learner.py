@@ -135,7 +135,7 @@ def test_a_run_learns_publishes_reports_and_saves(tmp_path: Path, method: str, r
     assert (report["env_steps"], report["updates"]) == (24, 3)
     assert report["lag"] == {"mean": 0, "max": 0}
     assert np.isfinite(list(report["losses"].values())).all()
-    assert end == {"finished": "total-steps"}
+    assert end == {"finished": "total-steps", "saved": True}
     assert {path.name for path in (tmp_path / "weights").iterdir()} == {"16.h5", "24.h5"}
     assert {path.name for path in tmp_path.glob("*.h5")} == {"latest.h5", "best.h5"}
     saved = load_weights(tmp_path / "latest.h5")
@@ -186,7 +186,7 @@ def test_a_run_ends_exactly_at_its_total_steps(tmp_path: Path) -> None:
     report, end = received(reports)
     assert report["env_steps"] == 19
     assert report["updates"] == 2
-    assert end == {"finished": "total-steps"}
+    assert end == {"finished": "total-steps", "saved": True}
 
 
 @pytest.mark.parametrize(("method", "env_steps", "expected"), [("a3c", 0, None), ("n-step-q", 50, 0.6)])
@@ -279,7 +279,7 @@ def test_a_stop_ends_the_run_with_everything_saved(tmp_path: Path) -> None:
     push(learner, 0)
     learner.task.status.request_stop()
     learner.learn()
-    assert received(reports)[-1] == {"finished": "stopped"}
+    assert received(reports)[-1] == {"finished": "stopped", "saved": True}
     assert (tmp_path / "latest.h5").exists()
 
 
@@ -287,7 +287,7 @@ def test_a_stop_before_anything_was_learned_leaves_nothing_behind(tmp_path: Path
     learner, reports = make_learner(tmp_path, report_interval=1e-9)
     learner.task.status.request_stop()
     learner.learn()
-    assert received(reports) == [{"finished": "stopped"}]
+    assert received(reports) == [{"finished": "stopped", "saved": True}]
     assert not any(tmp_path.iterdir())
 
 
@@ -297,7 +297,7 @@ def test_a_run_ends_early_once_its_target_return_is_reached(tmp_path: Path) -> N
     learner.metrics.episodes = 100
     push(learner, 0)
     learner.learn()
-    assert received(reports)[-1] == {"finished": "target-return"}
+    assert received(reports)[-1] == {"finished": "target-return", "saved": True}
     assert load_weights(tmp_path / "best.h5").facts["episodic_return"] == 6
 
 
@@ -551,7 +551,9 @@ def test_a_full_disk_does_not_stop_the_learner(tmp_path: Path, monkeypatch: pyte
     for version in range(3):
         push(learner, version)
     learner.learn()
-    warnings = [report["warning"] for report in received(reports) if "warning" in report]
+    *before, end = received(reports)
+    assert end == {"finished": "total-steps", "saved": False}
+    warnings = [report["warning"] for report in before if "warning" in report]
     assert warnings and all("No space left on device" in warning for warning in warnings)
     assert not list(tmp_path.rglob("*.h5"))
     failing[0] = False

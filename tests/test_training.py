@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
@@ -19,7 +21,8 @@ from asyncq.methods import network_for
 from asyncq.networks import ImageNorm, QNetwork
 from asyncq.storage.state_file import load_state
 from asyncq.storage.weights_file import load_weights
-from asyncq.training import SAME_REQUEST_SECONDS, Shared, Signals, conclude, settle
+from asyncq.supervisor import RunFailed
+from asyncq.training import SAME_REQUEST_SECONDS, Outcome, Shared, Signals, conclude, follow, settle
 from tiny_envs import FAILING, RECALL
 
 
@@ -373,5 +376,13 @@ def test_the_reason_of_a_failure_is_said_also_after_a_signal(
     signals = Signals()
     for number in received:
         signals._count(number, None)
-    assert conclude("failed: the disk is gone", tmp_path, 9, signals) == status
+    outcome = Outcome("the disk is gone", 9, RunFailed())
+    assert conclude(outcome, tmp_path, signals) == status
     assert "asyncq: failed: the disk is gone; see " in capsys.readouterr().err
+
+
+def test_an_end_that_could_not_be_saved_is_a_failure() -> None:
+    reports, learner = multiprocessing.Pipe(duplex=False)
+    learner.send({"finished": "total-steps", "saved": False})
+    with pytest.raises(RunFailed, match="total-steps, but its end could not be saved"):
+        follow(Mock(), reports, Mock(), Mock(), Signals())

@@ -113,12 +113,12 @@ class Learner:
             if not reason and self.saver.is_due(self.env_steps):
                 self.saver.save(self.state(), self.trained())
         if not self.env_steps:  # stopped before it learned anything: there is nothing to keep
-            self.task.reports.send({"finished": reason})
+            self.task.reports.send({"finished": reason, "saved": True})
             return
         saved = self.saver.save_end(self.state(), self.trained())
         if self.metrics.best == -math.inf:
             self.saver.save_weights(self.trained(), "best.h5")
-        self.task.reports.send({"finished": reason if saved else f"failed: {reason}, but its end could not be saved"})
+        self.task.reports.send({"finished": reason, "saved": saved})
 
     def _take_in(self, batch: Batch) -> None:
         """Learn from a batch while the workers fill its slots anew, or before they may."""

@@ -31,6 +31,8 @@ from asyncq.supervisor import LearnerDied, RunFailed, Supervisor
 from asyncq.weights import WeightBoard
 from asyncq.worker import WorkerTask
 
+REACHED = ("total-steps", "target-return")
+"""Reasons of the learner's after which there is nothing to go on with."""
 STOP_SECONDS = 7.0
 """How long the learner has to end in order once a stop was asked for, and then how long everyone else has."""
 
@@ -51,13 +53,30 @@ def train(config: TrainConfig) -> int:
         return 0
     with Signals() as signals:
         for restarts in range(config.max_learner_restarts + 1):
-            outcome, env_steps, learner_died = attempt(config, spec, shared, device, run, news, signals)
-            if not learner_died or signals.received or restarts == config.max_learner_restarts:
+            outcome = attempt(config, spec, shared, device, run, news, signals)
+            if not outcome.learner_died or signals.received or restarts == config.max_learner_restarts:
                 break
             news = [f"{outcome}; it starts again ({restarts + 1}/{config.max_learner_restarts})"]
             run = run.again(news.append)
             shared = Shared.make(config, spec)
-        return conclude(outcome, run.directory, env_steps, signals)
+        return conclude(outcome, run.directory, signals)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Why a training ended, and how far it had come; `failure` is None where it ended in order."""
+
+    reason: str
+    env_steps: int
+    failure: RunFailed | None = None
+
+    def __str__(self) -> str:
+        return f"failed: {self.reason}" if self.failure else self.reason
+
+    @property
+    def learner_died(self) -> bool:
+        """Whether another learner could go on."""
+        return isinstance(self.failure, LearnerDied)
 
 
 def attempt(
@@ -68,14 +87,11 @@ def attempt(
     run: Run,
     news: Sequence[str],
     signals: Signals,
-) -> tuple[str, int, bool]:
-    """Train until something ends it; returns what did, the env steps by then, and whether the learner died.
-
-    `news` is told to the user first.
-    """
+) -> Outcome:
+    """Train until something ends it. `news` is told to the user first."""
     reports, reports_out = multiprocessing.get_context("spawn").Pipe(duplex=False)
     learner, workers = tasks(config, spec, shared, device, run, reports_out)
-    learner_died = False
+    failure = None
     with (
         Recorder(run.directory, run.resumed_at) as recorder,
         make_display(config, shared.status, run.directory, device) as display,
@@ -93,14 +109,14 @@ def attempt(
         supervisor = Supervisor(learner, workers, say, recorder.log)
         reports_out.close()
         try:
-            outcome = follow(supervisor, reports, recorder, display, signals)
-        except RunFailed as failure:
-            outcome = f"failed: {failure}"
-            learner_died = isinstance(failure, LearnerDied)
+            reason = follow(supervisor, reports, recorder, display, signals)
+        except RunFailed as error:
+            reason, failure = str(error), error
         finally:
             supervisor.stop(STOP_SECONDS, hurry=lambda: signals.received >= 2)
-        recorder.finish(outcome)
-    return outcome, recorder.env_steps, learner_died
+        outcome = Outcome(reason, recorder.env_steps, failure)
+        recorder.finish(str(outcome))
+    return outcome
 
 
 def settle(config: TrainConfig) -> tuple[TrainConfig, EnvironmentSpec]:
@@ -157,7 +173,7 @@ def tasks(
 
 
 def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Display, signals: Signals) -> str:
-    """Pass the learner's reports on until it has finished; returns why it did."""
+    """Pass the learner's reports on until it has finished; returns why it did. Raises RunFailed."""
     deadline = float("inf")
     started = False
     while True:
@@ -176,6 +192,8 @@ def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Di
             if reports.poll(0.1):
                 report = reports.recv()
                 if "finished" in report:
+                    if not report["saved"]:
+                        raise RunFailed(f"{report['finished']}, but its end could not be saved")
                     return str(report["finished"])
                 if "started" in report:
                     started = True
@@ -194,16 +212,16 @@ def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Di
         supervisor.watch()
 
 
-def conclude(outcome: str, run_dir: Path, env_steps: int, signals: Signals) -> int:
+def conclude(outcome: Outcome, run_dir: Path, signals: Signals) -> int:
     """Say where everything is; returns the exit status."""
-    failed = outcome.startswith("failed")
+    failed = outcome.failure is not None
     if (run_dir / "best.h5").exists():
         end = "failed" if failed else outcome
-        after = f" after {env_steps:,} env steps" if env_steps else ""
+        after = f" after {outcome.env_steps:,} env steps" if outcome.env_steps else ""
         print(f"asyncq: {end}{after}; best weights in {run_dir / 'best.h5'}")
     elif not failed:
         print(f"asyncq: {outcome}; nothing was learned yet")
-    if outcome not in ("total-steps", "target-return") and any((run_dir / "state").glob("*.h5")):
+    if outcome.reason not in REACHED and any((run_dir / "state").glob("*.h5")):
         print(f"asyncq: to go on: asyncq train --resume {run_dir}")
     if failed:
         print(f"asyncq: {outcome}; see {run_dir / 'log.txt'}", file=sys.stderr)
