@@ -18,10 +18,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 import tyro
 
 SAVE_INTERVAL = 5_000
@@ -47,30 +49,24 @@ def start(settings: Settings, run_dir: Path, *flags: object) -> subprocess.Popen
     return subprocess.Popen(list(map(str, command)), start_new_session=True, stderr=subprocess.DEVNULL)
 
 
-def group(leader: int) -> list[int]:
+def group(leader: int) -> list[psutil.Process]:
     """Living processes of a process group."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == leader and fields[0] != "Z":
-            found.append(int(folder.name))
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
     return found
 
 
-def workers(leader: int) -> list[int]:
-    """The group's processes that see no GPU and have one thread: the workers."""
-
-    def is_worker(process: int) -> bool:
-        try:
-            environment, command = (Path(f"/proc/{process}/{name}").read_text() for name in ("environ", "cmdline"))
-        except OSError:
-            return False
-        return "CUDA_VISIBLE_DEVICES=\0" in environment and "spawn_main" in command
-
-    return list(filter(is_worker, group(leader)))
+def workers(leader: int) -> list[psutil.Process]:
+    """The group's processes that see no GPU: the workers."""
+    found = []
+    for process in group(leader):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("CUDA_VISIBLE_DEVICES") == "" and "spawn_main" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def hurt_workers(settings: Settings, run_dir: Path) -> bool:
@@ -84,7 +80,7 @@ def hurt_workers(settings: Settings, run_dir: Path) -> bool:
         turn += 1
         if victims := workers(training.pid):
             number = signal.SIGSTOP if turn % 10 == 0 else signal.SIGKILL
-            os.kill(random.choice(victims), number)
+            random.choice(victims).send_signal(number)
             faults[number.name] += 1
     left = group(training.pid)
     recoveries = Counter(

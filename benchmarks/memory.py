@@ -6,40 +6,32 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
+
+import psutil
 
 SECONDS = 90.0
 
 
-def family(parent: int) -> list[int]:
-    """`parent` and all processes below it."""
-    children: dict[int, list[int]] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            status = (folder / "stat").read_text()
-        except OSError:
-            continue
-        children.setdefault(int(status.rpartition(")")[2].split()[1]), []).append(int(folder.name))
-    found = [parent]
-    for process in found:
-        found += children.get(process, [])
-    return found
+def family(parent: int) -> list[psutil.Process]:
+    """`parent` and all processes below it; none if it has ended."""
+    try:
+        process = psutil.Process(parent)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
-def pss_mb(process: int) -> float:
+def pss_mb(process: psutil.Process) -> float:
     """Proportional set size in MB; 0 for a process that has just ended."""
     try:
-        text = Path(f"/proc/{process}/smaps_rollup").read_text()
-    except OSError:
+        return float(process.memory_full_info().pss) / 1e6
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return 0.0
-    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) / 1000 if found else 0.0
 
 
 def peak(processes: int) -> float:

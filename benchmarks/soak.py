@@ -8,17 +8,18 @@ grew by more than 1 MB a minute, or kept descriptors. Linux only.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import tyro
 
 from memory import family, pss_mb
@@ -44,12 +45,10 @@ def watch(training: subprocess.Popen[bytes], settings: Settings) -> dict[int, li
     begin = time.monotonic()
     while training.poll() is None and (minutes := (time.monotonic() - begin) / 60) < settings.minutes:
         for process in family(training.pid):
-            try:
-                descriptors = len(os.listdir(f"/proc/{process}/fd"))
-            except OSError:
-                continue
-            if minutes >= settings.warm_up and (memory := pss_mb(process)):
-                seen[process].append((minutes, memory, descriptors))
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                descriptors = process.num_fds()
+                if minutes >= settings.warm_up and (memory := pss_mb(process)):
+                    seen[process.pid].append((minutes, memory, descriptors))
         time.sleep(EVERY_SECONDS)
     return seen
 

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 
 from asyncq.config import TrainConfig
@@ -49,13 +51,10 @@ def wait_for_first_report(run_dir: Path) -> None:
 
 def members_of_group(group: int) -> list[int]:
     found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            found.append(int(entry.parent.name))
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
     return found
 
 
@@ -331,17 +330,14 @@ def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:
     assert_nothing_left(process.pid, seconds=5)
 
 
-def environment(pid: int) -> str:
-    return Path(f"/proc/{pid}/environ").read_text()
-
-
 def is_ours(pid: int) -> bool:
     """A learner or worker; the group also holds the main process and Python's resource tracker."""
-    return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return "spawn_main" in " ".join(psutil.Process(pid).cmdline())
 
 
 def is_worker(pid: int) -> bool:
-    return "CUDA_VISIBLE_DEVICES=\0" in environment(pid) and "OMP_NUM_THREADS=1" in environment(pid)
+    environment: dict[str, str] = psutil.Process(pid).environ()
+    return environment.get("CUDA_VISIBLE_DEVICES") == "" and environment.get("OMP_NUM_THREADS") == "1"
 
 
 def test_signals_are_counted_and_handlers_restored() -> None:
