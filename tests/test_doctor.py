@@ -15,7 +15,7 @@ import torch
 
 from asyncq import doctor
 from asyncq.cli import run
-from asyncq.doctor import Level, cores, examine, gpu, open_files, refuse_hopeless, space
+from asyncq.doctor import Level, cores, examine, gpu, memory, open_files, refuse_hopeless, space
 from asyncq.errors import UsageError
 
 Usage = namedtuple("Usage", "total used free")
@@ -44,6 +44,13 @@ def test_too_few_open_files_are_an_error_with_its_command(monkeypatch: pytest.Mo
     monkeypatch.setattr(resource, "getrlimit", lambda which: (100, 100))
     assert "docker run --ulimit" in open_files(16).text
     assert open_files(2).level is Level.OK
+
+
+def test_more_workers_than_the_memory_holds_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "usable_memory", lambda: 4e9)
+    assert memory(23).level is Level.OK
+    with pytest.raises(UsageError, match=r"memory: 4.0 GB may be used, 24 workers .* 4.1 or more; choose fewer"):
+        refuse_hopeless(tmp_path, 24)
 
 
 @pytest.mark.parametrize(("free", "level"), [(3e9, Level.OK), (1e9, Level.WARNING), (5e7, Level.ERROR)])

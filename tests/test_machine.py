@@ -1,15 +1,17 @@
-"""The machine: a container's quota counts like missing cores."""
+"""The machine: a container's quota counts like missing cores, its limit like missing memory."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from asyncq import machine
-from asyncq.machine import cpu_quota, usable_cores
+from asyncq.machine import cpu_quota, memory_limit, usable_cores, usable_memory
 
 
 def group(root: Path, path: str, **files: str) -> None:
@@ -39,9 +41,27 @@ def test_version_1_has_two_files(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path, membership(tmp_path, "4:cpu,cpuacct:/docker\n3:memory:/docker")) == 1.5
 
 
-def test_no_control_group_is_no_limit(tmp_path: Path) -> None:
-    assert cpu_quota(tmp_path, tmp_path / "absent") == math.inf
-    assert cpu_quota(tmp_path, membership(tmp_path, "0::/nowhere")) == math.inf
+def test_the_smallest_limit_of_memory_counts(tmp_path: Path) -> None:
+    group(tmp_path, ".", memory__max="max")
+    group(tmp_path, "slice", memory__max="2000000000")
+    group(tmp_path, "slice/job", memory__max="3000000000")
+    assert memory_limit(tmp_path, membership(tmp_path, "0::/slice/job")) == 2e9
+    assert memory_limit(tmp_path, membership(tmp_path, "0::/")) == math.inf
+    group(tmp_path, "memory/docker", memory__limit_in_bytes="1000000000")
+    assert memory_limit(tmp_path, membership(tmp_path, "4:cpu,cpuacct:/docker\n3:memory:/docker")) == 1e9
+
+
+@pytest.mark.parametrize("granted", [cpu_quota, memory_limit])
+def test_no_control_group_is_no_limit(granted: Callable[[Path, Path], float], tmp_path: Path) -> None:
+    assert granted(tmp_path, tmp_path / "absent") == math.inf
+    assert granted(tmp_path, membership(tmp_path, "0::/nowhere")) == math.inf
+
+
+def test_memory_is_the_machines_or_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "memory_limit", lambda root, membership: math.inf)
+    assert usable_memory() == psutil.virtual_memory().total
+    monkeypatch.setattr(machine, "memory_limit", lambda root, membership: 5e8)
+    assert usable_memory() == 5e8
 
 
 @pytest.mark.parametrize(("quota", "cores"), [(math.inf, 8), (2.5, 3), (0.2, 1), (64.0, 8)])

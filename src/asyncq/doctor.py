@@ -19,11 +19,13 @@ from asyncq.devices import has_fast_bf16
 from asyncq.envs import describe
 from asyncq.errors import UsageError, install
 from asyncq.flags import AutoInt
-from asyncq.machine import usable_cores
+from asyncq.machine import usable_cores, usable_memory
 from asyncq.shared import SharedBuffer
 
 LITTLE_SPACE, TOO_LITTLE_SPACE = 2e9, 1e8
 """Bytes free for run directories: below the first a warning, below the second an error."""
+TRAINING_BYTES, WORKER_BYTES = 0.5e9, 0.15e9
+"""The least memory that a training without its workers takes, and that each of them does; most of it is torch's."""
 
 
 class Level(StrEnum):
@@ -64,6 +66,7 @@ def doctor(config: DoctorConfig) -> int:
 def examine(run_dir: Path, processes: int) -> Iterator[Finding]:
     """Everything, the worst of which is an error."""
     yield cores(processes)
+    yield memory(processes)
     yield shared_memory()
     yield open_files(processes)
     yield space(run_dir)
@@ -75,16 +78,15 @@ def examine(run_dir: Path, processes: int) -> Iterator[Finding]:
 
 def refuse_hopeless(run_dir: Path, processes: int) -> None:
     """Raises UsageError with the first error that would keep a training from running."""
-    for finding in (shared_memory(), open_files(processes), space(run_dir)):
+    for finding in (memory(processes), shared_memory(), open_files(processes), space(run_dir)):
         if finding.level is Level.ERROR:
             raise UsageError(f"{finding.what}: {finding.text}")
 
 
 def refuse_too_large(queue_size: int) -> None:
     """Raises UsageError if a queue of so many bytes is more than the machine's memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if queue_size > memory:
-        sizes = f"{queue_size / 1e9:,.0f} GB, and this machine has {memory / 1e9:.0f}"
+    if queue_size > usable_memory():
+        sizes = f"{queue_size / 1e9:,.0f} GB, and {usable_memory() / 1e9:.0f} may be used here"
         raise UsageError(f"the queue would take {sizes}; lower --queue-size, --n-step or --envs-per-process")
 
 
@@ -98,6 +100,15 @@ def cores(processes: int) -> Finding:
             Level.WARNING, "cores", f"{text}; {processes} workers share them: --processes {usable} is faster"
         )
     return Finding(Level.OK, "cores", text)
+
+
+def memory(processes: int) -> Finding:
+    needed = TRAINING_BYTES + WORKER_BYTES * processes
+    usable = usable_memory()
+    text = f"{usable / 1e9:.1f} GB may be used, {processes} workers and the rest take {needed / 1e9:.1f} or more"
+    if needed > usable:
+        return Finding(Level.ERROR, "memory", f"{text}; choose fewer --processes, with more --envs-per-process")
+    return Finding(Level.OK, "memory", text)
 
 
 def shared_memory() -> Finding:
