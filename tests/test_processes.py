@@ -9,7 +9,9 @@ import sys
 import time
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 
+import psutil
 import pytest
 
 from asyncq.processes import PLAYER_ENVIRONMENT, STOP_SIGNALS, start_child
@@ -41,27 +43,28 @@ def test_a_child_that_fails_says_why(capfd: pytest.CaptureFixture[str]) -> None:
     assert "ValueError: on purpose" in capfd.readouterr().err
 
 
-def test_a_child_ends_with_a_parent_that_is_killed() -> None:
+def test_a_child_ends_with_a_killed_parent_also_while_it_imports(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import os, time\nif 'SLOW' in os.environ:\n    time.sleep(100)\ndef run():\n    pass\n"
+    )
     script = (
         "import time\n"
+        "import slow\n"
         "from asyncq.processes import start_child\n"
-        "if __name__ == '__main__':\n"
-        "    print(start_child('test', {}, time.sleep, 100).pid, flush=True)\n"
-        "    time.sleep(100)\n"
+        "print(start_child('test', {'SLOW': '1'}, slow.run).pid, flush=True)\n"
+        "time.sleep(100)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment) as parent:
         assert parent.stdout
         child = int(parent.stdout.readline())
         time.sleep(2)  # until it watches
+        assert psutil.Process(child).status() != psutil.STATUS_ZOMBIE
         parent.kill()
     deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        try:
-            os.kill(child, 0)
-        except ProcessLookupError:
-            return
+    while psutil.pid_exists(child):
+        assert time.monotonic() < deadline, "the child lives on"
         time.sleep(0.05)
-    pytest.fail("the child lives on")
 
 
 def test_a_traceback_goes_into_the_pipe_that_is_given(capfd: pytest.CaptureFixture[str]) -> None:

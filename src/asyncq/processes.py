@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import traceback
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 LONGEST_TRACEBACK = 16_000
@@ -44,7 +46,7 @@ def start_child(
     The traceback of an exception goes into `errors`, or else to stderr.
     """
     process = multiprocessing.get_context("spawn").Process(
-        target=_child_main, args=(errors, run, *arguments), name=f"asyncq-{name}", daemon=True
+        target=_child_main, args=(errors, Packed((run, arguments))), name=f"asyncq-{name}", daemon=True
     )
     resource_tracker.ensure_running()  # or the first start would start it, which lifts the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -64,9 +66,29 @@ def _kill_children() -> None:
             child.kill()
 
 
-def _child_main(errors: Connection | None, run: Callable[..., None], *arguments: Any) -> None:
+class Packed:
+    """Something that is pickled with a process and not unpickled before it is asked for.
+
+    Unpickling imports modules, torch among them, which takes seconds; the child watches its parent meanwhile.
+    """
+
+    def __init__(self, content: Any) -> None:
+        self._content = content
+
+    def __getstate__(self) -> bytes:
+        return bytes(ForkingPickler.dumps(self._content))
+
+    def __setstate__(self, pickled: bytes) -> None:
+        self._pickled = pickled
+
+    def unpack(self) -> Any:
+        return pickle.loads(self._pickled)
+
+
+def _child_main(errors: Connection | None, work: Packed) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
+        run, arguments = work.unpack()
         run(*arguments)
     except Exception:
         if errors is None:
