@@ -35,6 +35,7 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path) -> None:
     [
         (["train", "--env", "Cartpole-v1"], "CartPole-v1"),
         (["train", "--method", "a4c"], "did you mean a3c"),
+        (["train", "--method", "A3C"], "did you mean a3c"),
         (["train", "--processes", "0"], "at least 1"),
         (["train", "--env", "Pendulum-v1"], "only Discrete actions"),
         (["train", "--env", "CartPole-v1", "--network", "nature"], "mlp"),
@@ -111,6 +112,15 @@ def test_help_lists_every_flag_and_its_other_spellings(capsys: pytest.CaptureFix
         assert f"--{name.replace('_', '-')}" in text
 
 
+def test_help_breaks_no_line_where_the_sources_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        run(["train", "--help"])
+    assert "the defaults below are of, or paper, those of Mnih et al. 2016. (default: fast)" in capsys.readouterr().out
+
+
 def test_a_result_that_cannot_be_printed_is_one_line_and_status_2(tmp_path: Path) -> None:
     weights = untrained(tmp_path / "w.h5", "CartPole-v1")
     command = [sys.executable, "-m", "asyncq", "info", str(weights)]
@@ -126,7 +136,7 @@ def test_a_stdout_that_is_closed_or_knows_few_letters_does_no_harm(close: str, e
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert close or "? 0.00 over 1 games" in done.stdout
+    assert close or "? 0.00 over 1 game (" in done.stdout
 
 
 @pytest.mark.parametrize(

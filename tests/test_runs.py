@@ -96,7 +96,7 @@ def test_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
 def test_a_run_that_saved_nothing_begins_anew_only_by_auto(tmp_path: Path) -> None:
     begin(tmp_path)
     assert released(open_run(settled(tmp_path, resume="auto"), pytest.fail)) == Run(tmp_path, None, 0)
-    with pytest.raises(UsageError, match="before its first --save-interval"):
+    with pytest.raises(UsageError, match="before its first state was saved"):
         open_run(settled(None, resume=str(tmp_path)), pytest.fail)
 
 

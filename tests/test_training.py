@@ -372,9 +372,18 @@ def test_the_reason_of_a_failure_is_said_also_after_a_signal(
     signals = Signals()
     for number in received:
         signals._count(number, None)
-    outcome = Outcome("the disk is gone", 9, RunFailed())
+    outcome = Outcome("the disk is gone", 9, failure=RunFailed())
     assert conclude(outcome, tmp_path, signals) == status
-    assert "asyncq: failed: the disk is gone; see " in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "asyncq: failed: the disk is gone; see " in said.err
+    assert said.out == f"asyncq: to go on: asyncq train --run-dir {tmp_path} --resume auto\n"
+
+
+def test_the_end_tells_the_return_and_where_the_weights_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "best.h5").touch()
+    assert conclude(Outcome("target-return", 78_297, 491.58), tmp_path, Signals()) == 0
+    end = f"asyncq: --target-return reached after 78,297 env steps, return 491.6; best weights in {tmp_path}/best.h5\n"
+    assert capsys.readouterr().out == end
 
 
 def test_an_end_that_could_not_be_saved_is_a_failure() -> None:

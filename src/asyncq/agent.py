@@ -13,7 +13,7 @@ from torch import Tensor
 
 from asyncq.envs import TRAINING_SEEDS, EnvironmentSpec, describe, describe_2016, import_modules, same_task
 from asyncq.errors import UsageError
-from asyncq.flags import OpenFloat, OpenStr, alias
+from asyncq.flags import Imports, OpenFloat, OpenStr, Switch, alias, plain
 from asyncq.methods import METHODS, network_for
 from asyncq.networks import Outputs, PolicyValueNetwork, QNetwork
 from asyncq.policies import EpsilonGreedyPolicy, GreedyPolicy, Policy, SoftmaxPolicy
@@ -32,14 +32,14 @@ EPSILON = 0.001
 class WeightsConfig:
     """Which weights, of whichever program."""
 
-    path: tyro.conf.Positional[OpenStr] = None
+    path: tyro.conf.Positional[Annotated[str | None, plain("FILE")]] = None
     """Weights file (.h5): asyncq's own, or a Keras one of the networks of 2016."""
     weights: OpenStr = None
     """The same, as a flag."""
     env: Annotated[OpenStr, alias("--game")] = None
     """Another id of the same task, say with other sticky actions (default: the one trained on; Keras files: the
     Breakout-v0 of 2016, which is today's Breakout-v4)."""
-    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    imports: Imports = ()
     """Modules that register third-party environments, or hold the network."""
     keras_backend: OpenStr = None
     """Keras files: the backend that trained them, theano or tensorflow (default: what the file says; Keras 1 does not
@@ -86,9 +86,9 @@ class AgentConfig(WeightsConfig):
 
     seed: int = 1000
     """Seed of the first game; the following games count up from it."""
-    greedy: bool = False
+    greedy: Switch = False
     """Always take the best action (default: a3c samples its policy, the Q methods use --epsilon)."""
-    sample: bool = False
+    sample: Switch = False
     """a3c: sample from the policy, as it does by default."""
     epsilon: OpenFloat = None
     """Q methods: share of random actions (default: 0.001)."""

@@ -89,7 +89,7 @@ def _check_choices(config: TrainConfig) -> None:
 def _choice(name: str, value: str, known: Iterable[str]) -> None:
     known = list(known)
     if value not in known:
-        near = difflib.get_close_matches(value, known, 1)
+        near = difflib.get_close_matches(value.lower(), known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"{name} {value} is unknown; choose one of: {', '.join(known)}{hint}")
 

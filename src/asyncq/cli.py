@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import difflib
 import errno
 import io
@@ -14,8 +15,10 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
+import docstring_parser
 import tyro
 
 from asyncq.checks import refuse_unread
@@ -146,6 +149,7 @@ def parse(kind: type[Config], command: str, arguments: list[str], default: Confi
     """Turn flags into a configuration of `kind`. Raises UsageError, in one line, where tyro would draw a box."""
     said = io.StringIO()
     settings: dict[str, Any] = {} if default is None else {"default": default}
+    unwrap_help(kind)
     try:
         with contextlib.redirect_stderr(said):
             config: Config = tyro.cli(kind, args=arguments, prog=f"asyncq {command}", registry=NUMBERS, **settings)
@@ -154,6 +158,14 @@ def parse(kind: type[Config], command: str, arguments: list[str], default: Confi
         if not end.code:
             raise
         raise UsageError(f"{in_one_line(said.getvalue())}; asyncq {command} --help lists the flags") from None
+
+
+def unwrap_help(kind: Any) -> None:
+    """Hand tyro the docstring of each field as one line: of those that are indented it would keep the line breaks."""
+    described = [docstring_parser.parse_from_object(base) for base in reversed(kind.__mro__[:-1])]
+    texts = {field.arg_name: field.description or "" for base in described for field in base.params}
+    for field in dataclasses.fields(kind):
+        field.metadata = MappingProxyType({"help": " ".join(texts[field.name].split())})
 
 
 def in_one_line(box: str) -> str:

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-import tyro
-
 from asyncq.checks import check, flag
 from asyncq.defaults import NETWORK_DEFAULTS, open_settings
 from asyncq.errors import UsageError
-from asyncq.flags import AutoBool, AutoFloat, AutoFloats, AutoInt, AutoStr, OpenFloat, OpenStr, alias
+from asyncq.flags import AutoBool, AutoFloat, AutoFloats, AutoInt, AutoStr, Imports, OpenFloat, OpenStr, alias, plain
 from asyncq.machine import usable_cores
 
 SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 5, 20
@@ -35,9 +33,9 @@ class TrainConfig:
     those of Mnih et al. 2016."""
     env: Annotated[str, alias("--game")] = "ALE/Pong-v5"
     """Gymnasium id with discrete actions and image or vector observations."""
-    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    imports: Imports = ()
     """Modules that register third-party environments; imported in every process."""
-    env_kwargs: tuple[str, ...] = ()
+    env_kwargs: Annotated[tuple[str, ...], plain("NAME=VALUE [NAME=VALUE ...]")] = ()
     """Arguments of the environment's constructor, as NAME=VALUE, for environments other than Atari."""
     processes: AutoInt = None
     """Worker processes (default: one a core, as affinity and a container's quota grant them)."""

@@ -6,13 +6,14 @@ import dataclasses
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from asyncq.agent import WeightsConfig, network_of, playing_spec, read_weights
 from asyncq.envs import EnvironmentSpec, action_names
 from asyncq.errors import UsageError
-from asyncq.flags import OpenInt, OpenStr
+from asyncq.flags import OpenInt, OpenStr, plain
 from asyncq.storage.exports import save_onnx, save_safetensors
 from asyncq.storage.files import read_weights_bytes, refuse_unwritable, refusing_what_fails
 from asyncq.storage.keras_file import is_keras_file, save_keras
@@ -25,10 +26,10 @@ ALL_KINDS = tuple(itertools.chain.from_iterable(KINDS.values()))
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig(WeightsConfig):
-    """Convert weights: asyncq convert IN OUT. A .h5 becomes a Keras file if it is asyncq's, and asyncq's if it is
+    """Convert weights: asyncq convert FILE OUT. A .h5 becomes a Keras file if it is asyncq's, and asyncq's if it is
     Keras'; .safetensors and .onnx say what they are."""
 
-    output: tyro.conf.Positional[OpenStr] = None
+    output: tyro.conf.Positional[Annotated[str | None, plain("OUT")]] = None
     """File to write."""
     to: OpenStr = None
     """asyncq, keras, safetensors or onnx (default: by the files)."""

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, cast
 
+import gymnasium as gym
 import numpy as np
 import torch
 from rich.console import Console
@@ -138,6 +139,7 @@ def _next_game(pipe: Connection) -> Game:
 def _player(pipe: Connection, config: AgentConfig) -> None:
     """Play a game for each seed that comes, several side by side."""
     torch.set_num_threads(1)
+    gym.logger.min_level = gym.logger.ERROR  # the main process has been warned
     agent = Agent(config)
     games: list[GameInPlay] = []
     while True:
@@ -231,9 +233,10 @@ def confidence_interval(scores: list[float]) -> tuple[float, float] | None:
 
 def _sentence(result: dict[str, Any]) -> str:
     interval = result["confidence_interval"]
+    games = "1 game" if result["episodes"] == 1 else f"{result['episodes']} games"
     certain = "95% of the mean {:.2f} to {:.2f}; ".format(*interval) if interval else ""
     return (
-        f"{result['env']}: {result['mean']:.2f} ± {result['std']:.2f} over {result['episodes']} games "
+        f"{result['env']}: {result['mean']:.2f} ± {result['std']:.2f} over {games} "
         f"({certain}median {result['median']:g}, min {result['min']:g}, max {result['max']:g}; "
         f"{result['protocol']['policy']})"
     )

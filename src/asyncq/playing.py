@@ -17,7 +17,7 @@ import torch
 from asyncq.agent import Agent, AgentConfig
 from asyncq.envs import EnvironmentSpec, action_names, make_env, reset_with_seeds
 from asyncq.errors import UsageError, one_line
-from asyncq.flags import OpenFloat, OpenInt, OpenStr
+from asyncq.flags import OpenFloat, OpenInt, OpenStr, Switch
 from asyncq.overlay import Overlay
 from asyncq.runs import is_training
 from asyncq.screens import Show, WindowClosed, has_screen, video, window
@@ -32,7 +32,7 @@ class PlayConfig(AgentConfig):
     """Instead of a weights file: a run directory, whose newest weights play each game, also while it trains."""
     episodes: OpenInt = None
     """Games to play (default: 1; with --follow in a window, until it is closed)."""
-    render: bool = False
+    render: Switch = False
     """Open a window, also beside --record (default: only without --record)."""
     record: OpenStr = None
     """Write a video to this .mp4 or .gif file."""
@@ -131,7 +131,8 @@ def _newest_weights(run_dir: Path) -> Path:
         if files := [*run_dir.glob("*.h5"), *run_dir.glob("weights/*.h5")]:
             return max(files, key=lambda file: file.stat().st_mtime_ns)
         if not trains:
-            raise UsageError(f"{run_dir} has no weights, and no asyncq trains there now; go on with it: --resume")
+            again = f"asyncq train --run-dir {run_dir} --resume auto"
+            raise UsageError(f"{run_dir} has no weights, and no asyncq trains there now; to go on: {again}")
         if not said:
             print(f"asyncq: waiting for the first weights of {run_dir}", file=sys.stderr)
             said = True

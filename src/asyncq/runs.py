@@ -97,7 +97,7 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
         )
     if run.resume_from is None and config.resume != "auto":
         raise UsageError(
-            f"--resume {directory}: it stopped before its first --save-interval; "
+            f"--resume {directory}: the run stopped before its first state was saved; "
             f"to begin it anew: --run-dir {directory} --resume auto"
         )
     if not run.is_finished(config):
@@ -108,7 +108,7 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
 def _lock(directory: Path) -> int:
     """Descriptor of a lock that ends with the process. Raises UsageError if another one trains in `directory`."""
     try:
-        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT)
+        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror}") from error
     try:

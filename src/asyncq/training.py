@@ -64,10 +64,14 @@ def train(config: TrainConfig) -> int:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Why a training ended, and how far it had come; `failure` is None where it ended in order."""
+    """Why a training ended, and how far it had come: its env steps and the mean return of its last episodes, if known.
+
+    `failure` is None where it ended in order.
+    """
 
     reason: str
     env_steps: int
+    episodic_return: float | None = None
     failure: RunFailed | None = None
 
     def __str__(self) -> str:
@@ -114,7 +118,7 @@ def attempt(
             reason, failure = str(error), error
         finally:
             supervisor.stop(STOP_SECONDS, hurry=lambda: signals.received >= 2)
-        outcome = Outcome(reason, recorder.env_steps, failure)
+        outcome = Outcome(reason, recorder.env_steps, recorder.episodic_return, failure)
         recorder.finish(str(outcome))
     return outcome
 
@@ -214,15 +218,18 @@ def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Di
 
 def conclude(outcome: Outcome, run_dir: Path, signals: Signals) -> int:
     """Say where everything is; returns the exit status."""
-    failed = outcome.failure is not None
+    failed, reached = outcome.failure is not None, outcome.reason in REACHED
     if (run_dir / "best.h5").exists():
-        end = "failed" if failed else outcome
+        end = "failed" if failed else f"--{outcome} reached" if reached else str(outcome)
         after = f" after {outcome.env_steps:,} env steps" if outcome.env_steps else ""
-        print(f"asyncq: {end}{after}; best weights in {run_dir / 'best.h5'}")
+        score = "" if outcome.episodic_return is None else f", return {outcome.episodic_return:.1f}"
+        print(f"asyncq: {end}{after}{score}; best weights in {run_dir / 'best.h5'}")
     elif not failed:
         print(f"asyncq: {outcome}; nothing was learned yet")
-    if outcome.reason not in REACHED and any((run_dir / "state").glob("*.h5")):
-        print(f"asyncq: to go on: asyncq train --resume {run_dir}")
+    if not reached:
+        has_state = any((run_dir / "state").glob("*.h5"))
+        flags = f"--resume {run_dir}" if has_state else f"--run-dir {run_dir} --resume auto"
+        print(f"asyncq: to go on: asyncq train {flags}")
     if failed:
         print(f"asyncq: {outcome}; see {run_dir / 'log.txt'}", file=sys.stderr)
     return 128 + signals.last if signals.received else int(failed)

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ def run_worker(task: WorkerTask) -> None:
     """Play until the status board says stop."""
     os.nice(NICENESS)
     torch.set_num_threads(1)
+    gym.logger.min_level = gym.logger.ERROR  # the main process has been warned when it described the environment
     worker = Worker(task)
     try:
         worker.play()

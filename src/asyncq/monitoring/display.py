@@ -102,8 +102,9 @@ class LiveDisplay:
             BarColumn(None),
             TaskProgressColumn(),
             TimeElapsedColumn(),
+            TextColumn("·"),
+            TimeRemainingColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
             expand=True,
             speed_estimate_period=120,
         )

@@ -72,6 +72,12 @@ class Recorder:
         """Env steps learned from, at the last report."""
         return int(self._last.get("env_steps", self._resumed_at or 0))
 
+    @property
+    def episodic_return(self) -> float | None:
+        """Mean raw return of the last episodes, at the last report."""
+        score: float | None = self._last.get("episodic_return")
+        return score
+
     def log(self, line: str) -> None:
         """Add a dated line to `log.txt`."""
         with contextlib.suppress(OSError):
