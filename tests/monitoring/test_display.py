@@ -66,6 +66,15 @@ def test_without_a_terminal_the_run_introduces_itself(capsys: pytest.CaptureFixt
     assert "--processes 2 --envs-per-process 8" in said
 
 
+def test_the_live_view_tells_the_time_that_is_left_in_a_narrow_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    display = LiveDisplay(dataclasses.replace(CONFIG, total_steps=10_000_000), StatusBoard(2), Path("runs/x"), "cpu")
+    console = Console(record=True, file=io.StringIO())
+    display.report({**REPORT, "env_steps": 1_234_567})
+    console.print(display._render())
+    assert "1,234,567 / 10,000,000 env steps  0:00:00 · -:--:-- left" in console.export_text()
+
+
 @pytest.mark.parametrize("report", [None, REPORT, {**REPORT, "lag": None, "losses": {}}])
 def test_the_live_view_shows_figures_and_workers(report: dict[str, Any] | None) -> None:
     status = StatusBoard(6)

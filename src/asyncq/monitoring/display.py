@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from rich.columns import Columns
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from asyncq.config import TrainConfig
@@ -28,6 +28,10 @@ STATE_STYLES = {
     WorkerState.STOPPED: "dim",
     WorkerState.DEAD: "bold red",
 }
+
+
+NARROW = 80
+"""Columns of a terminal, below which the times need the room that a bar would take."""
 
 
 class Display(Protocol):
@@ -97,10 +101,11 @@ class LiveDisplay:
         self._title = f"{config.method} · {config.env} · learner on {device}"
         self._chosen = chosen(config)
         self._run_dir = run_dir
+        console = Console()
+        bar = [BarColumn(None), TaskProgressColumn()] if console.width >= NARROW else []
         self._progress = Progress(
             TextColumn("[bold]{task.completed:,.0f}[/] / {task.total:,.0f} env steps"),
-            BarColumn(None),
-            TaskProgressColumn(),
+            *bar,
             TimeElapsedColumn(),
             TextColumn("·"),
             TimeRemainingColumn(),
@@ -110,7 +115,7 @@ class LiveDisplay:
         )
         self._bar = self._progress.add_task("train", total=config.total_steps)
         self._report: dict[str, Any] = {}
-        self.live = Live(self._render(), console=Console(), auto_refresh=False, transient=False)
+        self.live = Live(self._render(), console=console, auto_refresh=False, transient=False)
 
     def report(self, report: dict[str, Any]) -> None:
         self._report = report
@@ -129,38 +134,37 @@ class LiveDisplay:
             subtitle=Text(str(self._run_dir)),
         )
 
-    def _figures(self) -> Table:
+    def _figures(self) -> Group:
         report = self._report
         lag = report.get("lag") or {"mean": 0, "max": 0}
-        table = Table.grid(expand=True, padding=(0, 2))
         target = "" if self._config.target_return is None else f" (until {self._config.target_return:g})"
-        table.add_row(
+        figures = [
             f"[bold]{report.get('sps', 0):,.0f}[/] SPS",
             f"return [bold]{_number(report.get('episodic_return'))}[/]{target}",
             f"{report.get('episodes', 0):,} episodes",
             f"lag {lag['mean']:g} (max {lag['max']})",
             f"queue {report.get('queue_fill', 0):.0%}",
-        )
-        losses = report.get("losses", {})
-        table.add_row(*(f"{name} {value:.3g}" for name, value in list(losses.items())[:5]))
-        return table
+        ]
+        losses = [f"{name} {value:.3g}" for name, value in report.get("losses", {}).items()]
+        return Group(side_by_side(figures), side_by_side(losses))
 
     def _limit(self) -> str:
         waits = self._report.get("waits")
         assert self._config.processes
         return f"[dim]{bottleneck(waits, self._config.processes, usable_cores())}[/]" if waits else ""
 
-    def _workers(self) -> Table:
-        table = Table.grid(expand=True, padding=(0, 2))
+    def _workers(self) -> Columns:
         cells = []
         for worker in range(self._status.workers):
             state = self._status.state(worker)
             style = STATE_STYLES[state]
             cells.append(f"worker {worker} [{style}]{state.name.lower()}[/] {self._status.env_steps(worker):,}")
-        columns = 4
-        for row in range(0, len(cells), columns):
-            table.add_row(*cells[row : row + columns])
-        return table
+        return side_by_side(cells)
+
+
+def side_by_side(cells: list[str]) -> Columns:
+    """As many in a row as fit."""
+    return Columns(cells, padding=(0, 2), equal=True)
 
 
 def _number(value: float | None) -> str:
