@@ -10,12 +10,13 @@ import torch
 from asyncq.config import TrainConfig
 from asyncq.muon import Muon
 from asyncq.optimizing import averaging_rate, make_optimizer
+from asyncq.rmsprop import RMSProp
 from asyncq.weights import flatten_parameters
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("rmsprop", torch.optim.RMSprop), ("adam", torch.optim.Adam), ("radam", torch.optim.RAdam), ("muon", Muon)],
+    [("rmsprop", RMSProp), ("adam", torch.optim.Adam), ("radam", torch.optim.RAdam), ("muon", Muon)],
 )
 def test_the_optimizer_is_the_one_asked_for(name: str, kind: type[torch.optim.Optimizer]) -> None:
     config = TrainConfig(optimizer=name, learning_rate=0.25, optimizer_epsilon=1e-3)

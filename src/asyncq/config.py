@@ -70,7 +70,8 @@ class TrainConfig:
     optimizer: AutoStr = None
     """muon, adam, radam or rmsprop; its statistics are shared by all workers' experience (default: by method)."""
     optimizer_epsilon: AutoFloat = None
-    """Added to the optimizer's denominator (default: 1e-8 for the Q methods on images, else 1e-5)."""
+    """Added to the optimizer's denominator, rmsprop: under its root (default: 1e-8 for the Q methods on images,
+    else 1e-5)."""
     max_grad_norm: AutoFloat = None
     """Longest gradient (L2 norm of all parameters); 0 for no limit (default: by method)."""
 

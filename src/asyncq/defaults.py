@@ -109,9 +109,8 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
 PAPER: dict[str, Any] = {
     "n_step": 5, "envs_per_process": 16, "batch_size": 5, "passes": 1, "trace_lambda": 1.0,
     "learning_rate": 7e-4, "final_learning_rate": 0.0, "max_grad_norm": 0.0, "layer_norm": False,
-    # the author's epsilon stands under the root and is met by sums over 5 steps; beside the root and with means over
-    # them, the same number gives steps of two thirds of that size
-    "optimizer": "rmsprop", "optimizer_epsilon": 0.1,
+    # the author's 0.1 is for sums over the 5 steps of an update; for means over them that is 0.1 / 5^2
+    "optimizer": "rmsprop", "optimizer_epsilon": 0.004,
     "normalise_advantages": False, "policy_clip": 0.0, "correction": "none", "life_loss_ends": False,
     "reward_scale": 1.0,
     "epsilon_final": (0.1, 0.01, 0.5), "epsilon_probabilities": (0.4, 0.3, 0.3), "epsilon_anneal_frames": 4_000_000,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
 from asyncq.muon import Muon
+from asyncq.rmsprop import RMSProp
 from asyncq.shared import Array
 from asyncq.storage.state_file import TrainingState
 
@@ -22,7 +23,7 @@ def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optim
     """One optimizer for everyone's experience: the paper's "shared RMSProp" needs no more here."""
     settings: dict[str, Any] = {"lr": config.learning_rate, "eps": config.optimizer_epsilon}
     if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(network.parameters(), alpha=0.99, **settings)
+        return RMSProp(network.parameters(), **settings)
     if config.optimizer == "muon":
         matrices = hidden_weights(network)
         known = {id(matrix) for matrix in matrices}
