@@ -41,7 +41,7 @@ class TrainConfig:
     """Worker processes (default: one a core, as affinity and a container's quota grant them)."""
     envs_per_process: AutoInt = None
     """Environments that each worker steps together (default: 8; 16 for the Q methods on images)."""
-    total_steps: int = 4_000_000
+    total_steps: int = 10_000_000
     """Env steps (agent decisions) to train for."""
     target_return: OpenFloat = None
     """Stop early once the mean raw return of the last 100 training episodes reaches this (default: never)."""
@@ -78,10 +78,9 @@ class TrainConfig:
     entropy_coefficient: Annotated[AutoFloat, alias("--beta")] = None
     """a3c: weight of the entropy bonus at the start (default: 0.01)."""
     final_entropy_coefficient: AutoFloat = None
-    """a3c: its weight from --entropy-anneal-steps on (default: 0.001 for images, 0.01 for vectors)."""
+    """a3c: its weight from --entropy-anneal-steps on (default: 0.003 for images, 0.01 for vectors)."""
     entropy_anneal_steps: AutoInt = None
-    """a3c: env steps over which the weight of the entropy bonus falls, with the square of what is left of them; at most
-    all (default: all)."""
+    """a3c: env steps over which the weight of the entropy bonus falls, linearly; at most all (default: 1.5M)."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
     normalise_advantages: AutoBool = None
@@ -171,31 +170,32 @@ class TrainConfig:
 
     def learning_rate_at(self, env_steps: int) -> float:
         """Step size after `env_steps`."""
-        left = self._left(env_steps, self.learning_rate_anneal_steps)
-        return _between(self.learning_rate, self.final_learning_rate, left)
+        steps = self.learning_rate_anneal_steps or self.total_steps
+        return self._falling(self.learning_rate, self.final_learning_rate, env_steps, steps)
 
     def entropy_coefficient_at(self, env_steps: int) -> float:
         """Weight of the entropy bonus after `env_steps`."""
-        left = self._left(env_steps, self.entropy_anneal_steps)
-        return _between(self.entropy_coefficient, self.final_entropy_coefficient, left**2)
+        assert self.entropy_anneal_steps
+        steps = self.entropy_anneal_steps
+        return self._falling(self.entropy_coefficient, self.final_entropy_coefficient, env_steps, steps)
 
     def exploration_progress_at(self, env_steps: int) -> float:
         """How far epsilon has fallen after `env_steps`: 0 at the start, 1 or more at its final value."""
         assert self.frame_skip and self.epsilon_anneal_frames is not None
         return env_steps * self.frame_skip / max(1, self.epsilon_anneal_frames)
 
-    def _left(self, env_steps: int, anneal_steps: int | None) -> float:
-        """Share that is left, after `env_steps`, of `anneal_steps`, or of the whole run if that is shorter."""
-        return max(0.0, 1 - env_steps / min(anneal_steps or self.total_steps, self.total_steps))
+    def _falling(self, start: float | None, end: float | None, env_steps: int, steps: int) -> float:
+        """From `start` linearly to `end` in `steps`, or in the whole run if that is shorter; then `end`."""
+        assert start is not None and end is not None
+        return end + (start - end) * max(0.0, 1 - env_steps / min(steps, self.total_steps))
 
     def resolved(self, kind: str, frame_skip: int) -> TrainConfig:
         """Fill every open field for observations of `kind` "image" or "vector" and the environment's frame skip.
 
         Raises UsageError where a default and a given value cannot work together.
         """
-        processes = self.processes or (1 if self.deterministic else usable_cores())
-        defaults = open_settings(self.preset, self.method, kind, processes)
-        defaults |= {"processes": processes, "frame_skip": frame_skip}
+        defaults = {**open_settings(self.preset, self.method, kind), "frame_skip": frame_skip}
+        defaults["processes"] = 1 if self.deterministic else usable_cores()
         defaults.setdefault("epsilon_anneal_frames", min(1_000_000, self.total_steps * frame_skip // 10))
         own = {"frame_size": 84} if kind == "image" else {}
         defaults |= NETWORK_DEFAULTS.get(self.network or defaults["network"], own)
@@ -246,12 +246,6 @@ class TrainConfig:
             if name in arguments and not _fits(arguments[name], kind):
                 raise UsageError(f"{name} in the configuration is {values[name]!r}, of another type than {flag(name)}")
         return cls(**arguments)
-
-
-def _between(start: float | None, end: float | None, left: float) -> float:
-    """From `start`, where 1 is left, to `end`, where 0 is."""
-    assert start is not None and end is not None
-    return end + (start - end) * left
 
 
 def _fits(value: Any, kind: Any) -> bool:

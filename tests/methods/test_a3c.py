@@ -237,5 +237,5 @@ def test_the_entropy_bonus_is_that_of_the_moment() -> None:
     config = dataclasses.replace(CONFIG, final_entropy_coefficient=0.0, entropy_anneal_steps=100)
     samples = all_samples(network, make_batch(network)._replace(env_steps=50), config)
     total, parts = loss(network, samples, config)
-    expected = parts["policy"] + 0.7 * parts["value"] - 0.0125 * parts["entropy"]
+    expected = parts["policy"] + 0.7 * parts["value"] - 0.025 * parts["entropy"]
     assert total.item() == pytest.approx(expected.item())
