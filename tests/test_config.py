@@ -112,6 +112,11 @@ def test_rewards_are_clipped_for_images_only() -> None:
     assert TrainConfig().resolved("vector", 1).reward_clip == 0
 
 
+@pytest.mark.parametrize(("processes", "envs"), [(1, 16), (2, 8), (16, 1), (40, 1)])
+def test_the_papers_16_environments_are_shared_out_among_the_processes(processes: int, envs: int) -> None:
+    assert TrainConfig(preset="paper", processes=processes).resolved("image", 4).envs_per_process == envs
+
+
 def test_a_lost_life_ends_what_is_learned_from_games_by_default_but_not_in_the_paper() -> None:
     assert TrainConfig().resolved("image", 4).life_loss_ends is True
     assert TrainConfig(preset="paper").resolved("image", 4).life_loss_ends is False

@@ -194,8 +194,9 @@ class TrainConfig:
 
         Raises UsageError where a default and a given value cannot work together.
         """
-        defaults = {**open_settings(self.preset, self.method, kind), "frame_skip": frame_skip}
-        defaults["processes"] = 1 if self.deterministic else usable_cores()
+        processes = self.processes or (1 if self.deterministic else usable_cores())
+        defaults = open_settings(self.preset, self.method, kind, processes)
+        defaults |= {"processes": processes, "frame_skip": frame_skip}
         defaults.setdefault("epsilon_anneal_frames", min(1_000_000, self.total_steps * frame_skip // 10))
         own = {"frame_size": 84} if kind == "image" else {}
         defaults |= NETWORK_DEFAULTS.get(self.network or defaults["network"], own)

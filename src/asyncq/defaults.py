@@ -107,7 +107,7 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 PAPER: dict[str, Any] = {
-    "n_step": 5, "envs_per_process": 16, "batch_size": 5, "passes": 1, "trace_lambda": 1.0,
+    "n_step": 5, "batch_size": 5, "passes": 1, "trace_lambda": 1.0,
     "learning_rate": 7e-4, "final_learning_rate": 0.0, "max_grad_norm": 0.0, "layer_norm": False,
     # the author's 0.1 is for sums over the 5 steps of an update; for means over them that is 0.1 / 5^2
     "optimizer": "rmsprop", "optimizer_epsilon": 0.004,
@@ -118,13 +118,17 @@ PAPER: dict[str, Any] = {
 PAPER_A3C = {"entropy_coefficient": 0.01, "final_entropy_coefficient": 0.01, "target_interval": 0}
 PAPER_Q = {"entropy_coefficient": 0.0, "final_entropy_coefficient": 0.0, "target_interval": 10_000}
 
+PAPER_THREADS = 16
+"""Each with an environment of its own."""
+
 PRESETS = ("fast", "paper")
 
 
-def open_settings(preset: str, method: str, kind: str) -> dict[str, Any]:
-    """What `preset` chooses for `method` and observations of `kind` "image" or "vector"."""
+def open_settings(preset: str, method: str, kind: str, processes: int) -> dict[str, Any]:
+    """What `preset` chooses for `method`, observations of `kind` "image" or "vector", and so many `processes`."""
     settings = {**SHARED_DEFAULTS[kind], **FAST[method, kind]}
     if preset == "paper":
         settings |= {**PAPER, **(PAPER_A3C if method == "a3c" else PAPER_Q)}
         settings["network"] = SHARED_DEFAULTS[kind]["network"]
+        settings["envs_per_process"] = max(1, PAPER_THREADS // processes)
     return settings
