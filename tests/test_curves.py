@@ -156,7 +156,7 @@ def test_of_several_runs_those_with_nothing_to_draw_are_left_out(
 
 
 def test_runs_with_nothing_to_draw_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"absent/metrics\.jsonl cannot be read: No such file .* a run's directory"):
+    with pytest.raises(UsageError, match=r"absent: there is no run in it; a run's directory has a config\.json"):
         lines_of([tmp_path / "absent"], RETURNS)
     with pytest.raises(UsageError, match="holds no report yet"):
         lines_of([a_run(tmp_path / "begun", {})], RETURNS)

@@ -129,6 +129,13 @@ def test_runs_that_cannot_be_found_are_refused(settings: dict[str, Any], said: s
         directory_to_resume(settings["resume"], None)
 
 
+@pytest.mark.parametrize("part", ["best.h5", "state", "state/90.h5", "config.json"])
+def test_whoever_names_a_part_of_a_run_is_told_the_run(part: str, tmp_path: Path) -> None:
+    begin(tmp_path)
+    with pytest.raises(UsageError, match=f"did you mean {tmp_path}\\?"):
+        directory_to_resume(str(tmp_path / part), None)
+
+
 def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")

@@ -19,7 +19,7 @@ import numpy as np
 
 from asyncq.config import TrainConfig
 from asyncq.errors import UsageError
-from asyncq.runs import read_config
+from asyncq.runs import no_run_in, read_config
 from asyncq.shared import Array
 
 SAME = {
@@ -120,8 +120,10 @@ def reports_of(run: Path) -> Iterator[dict[str, float]]:
     file = run / "metrics.jsonl"
     try:
         lines = file.read_text(errors="replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"{run}: {no_run_in(run)}") from error
     except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}; name a run's directory") from error
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
     for line in lines:
         try:
             report = dict(numbers_of(json.loads(line)))

@@ -73,10 +73,16 @@ def directory_to_resume(resume: str | None, run_dir: str | None) -> Path | None:
         return Path(run_dir) if (Path(run_dir) / "config.json").exists() else None
     directory = Path(resume)
     if not (directory / "config.json").exists():
-        raise UsageError(f"--resume {directory}: there is no run in it; a run's directory has a config.json")
+        raise UsageError(f"--resume {directory}: {no_run_in(directory)}")
     if run_dir is not None and Path(run_dir) != directory:
         raise UsageError(f"--resume {directory} goes on in its own directory; leave --run-dir out")
     return directory
+
+
+def no_run_in(path: Path) -> str:
+    """Says so, and which directory to name instead if `path` is a part of a run."""
+    run = next((parent for parent in path.parents[:2] if (parent / "config.json").exists()), None)
+    return "there is no run in it; " + (f"did you mean {run}?" if run else "a run's directory has a config.json")
 
 
 def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
