@@ -92,7 +92,6 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("n-step-q", "image"): {
         **_Q,
-        "network": "small",
         "n_step": 32,
         "batch_size": 128,
         "optimizer": "muon",
