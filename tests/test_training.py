@@ -356,8 +356,9 @@ def test_signals_are_counted_and_handlers_restored() -> None:
 
 
 def test_settings_reach_the_frames_the_fragments_and_the_network() -> None:
-    config, spec = settle(TrainConfig(method="n-step-q", recurrent=True, dueling=True, n_step=32, processes=2))
-    assert (config.network, spec.frame_shape) == ("small", (42, 42))
+    wanted = TrainConfig(method="n-step-q", network="small", recurrent=True, dueling=True, n_step=32, processes=2)
+    config, spec = settle(wanted)
+    assert spec.frame_shape == (42, 42)
     assert Shared.make(config, spec).queue.lanes[0].layout.sequences == 2
     network = network_for(config, spec)
     assert isinstance(network, QNetwork)
