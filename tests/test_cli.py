@@ -178,6 +178,13 @@ def test_another_preset_than_that_of_the_configuration_is_refused(tmp_path: Path
         run(["train", "--resume", str(tmp_path), "--preset", "paper"])
 
 
+@pytest.mark.parametrize("flag", ["--env", "--game"])
+def test_another_environment_than_that_of_the_run_is_refused_before_its_settings_are(flag: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"method": "a3c", "env": "CartPole-v1", "network": "mlp"}')
+    with pytest.raises(UsageError, match=r"--env cannot change when a run goes on: in .* it is CartPole-v1"):
+        run(["train", "--resume", str(tmp_path), flag, "PongNoFrameskip-v4"])
+
+
 def test_a_name_that_no_file_can_have_is_one_line_and_status_2() -> None:
     done = asyncq("train", "--env", "CartPole-v1", "--run-dir", "x" * 300)
     assert done.returncode == 2

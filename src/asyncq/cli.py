@@ -121,6 +121,7 @@ def base_of(config: str | None, flags: list[str]) -> TrainConfig | None:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--resume", nargs="?")
     finder.add_argument("--run-dir", "--run_dir", nargs="?")
+    finder.add_argument("--env", "--game", nargs="?")
     for fixed in CHOOSERS:
         finder.add_argument(f"--{fixed}", nargs="?")
     found, _ = finder.parse_known_args(flags)
@@ -128,7 +129,7 @@ def base_of(config: str | None, flags: list[str]) -> TrainConfig | None:
         if config is not None and found.resume != "auto":
             raise UsageError("--resume takes the run's own configuration; leave --config out")
         base = read_config(directory / "config.json", f"{directory / 'config.json'}")
-        for fixed in CHOOSERS:
+        for fixed in (*CHOOSERS, "env"):
             if getattr(found, fixed) not in (None, getattr(base, fixed)):
                 value = getattr(base, fixed)
                 raise UsageError(f"--{fixed} cannot change when a run goes on: in {directory} it is {value}")
