@@ -140,7 +140,7 @@ def _check_combinations(config: TrainConfig) -> None:
     if config.double and config.target_interval == 0:
         raise UsageError("--double needs a target network; give --target-interval, such as 10000")
     if config.method != "a3c" and (config.entropy_coefficient or config.final_entropy_coefficient):
-        raise UsageError("--entropy-coefficient (--beta) is for a3c; the Q methods explore with --epsilon-final instead")
+        raise UsageError("--entropy-coefficient (--beta) is for a3c; Q methods explore with --epsilon-final instead")
     if config.deterministic and (config.processes or 1) > 1:
         raise UsageError(f"--deterministic needs --processes 1, not {config.processes}: many finish in any order")
     if config.deterministic and config.queue_size > 1:
