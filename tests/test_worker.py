@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from asyncq import worker as worker_module
 from asyncq.config import TrainConfig
 from asyncq.envs import TRAINING_SEEDS, describe
 from asyncq.experience import ExperienceQueue, Fragment, FragmentLayout, stack_frames
@@ -147,6 +148,23 @@ def test_log_probabilities_are_those_of_the_published_weights() -> None:
         actions = torch.from_numpy(fragment.actions).flatten()
         expected = logits.log_softmax(-1)[torch.arange(len(actions)), actions]
         torch.testing.assert_close(torch.from_numpy(fragment.behaviour_log_probs).flatten(), expected)
+
+
+def test_in_bfloat16_it_acts_nearly_as_the_newest_weights_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "has_fast_bf16", lambda device: True)
+    task, _, network = make_task(env=PIXELS, precision="bf16")
+    worker = Worker(task)
+    for version, scale in ((4, 1.0), (5, 30.0)):
+        network.policy.weight.data *= scale
+        task.board.publish(flatten_parameters(network).numpy(), Snapshot(version, env_steps=0))
+        worker.refresh()
+        actions, found = worker.choose()
+        with torch.no_grad():
+            logits, _ = network(torch.as_tensor(worker.observations))
+        expected = chosen(logits.log_softmax(-1), actions)
+        assert not torch.equal(found, expected)
+        torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+    worker.env.close()
 
 
 def test_weights_published_while_a_fragment_is_played_are_played_from_the_next_step_on() -> None:

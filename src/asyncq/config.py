@@ -142,7 +142,7 @@ class TrainConfig:
     device: str = "auto"
     """The learner's device: auto, cpu or cuda."""
     precision: AutoStr = None
-    """The learner's arithmetic: float32 or bf16 (default: bf16 for images where a GPU, AMX or AVX-512
+    """The arithmetic of learning and acting: float32 or bf16 (default: bf16 for images where a GPU, AMX or AVX-512
     BF16 multiplies it, else float32)."""
     save_interval: Annotated[int, alias("--save-freq")] = 1_000_000
     """Env steps between weights files, and between saved states."""

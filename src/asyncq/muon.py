@@ -59,9 +59,7 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(gradient)
         momentum: Tensor = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
         nesterov = gradient.lerp(momentum, MOMENTUM).flatten(1)
-        step = orthogonalised(nesterov, self.dtype)
-        scaled: Tensor = step.view_as(gradient) * (ADAM_RMS * max(step.shape) ** 0.5)
-        return scaled
+        return orthogonalised(nesterov, self.dtype, ADAM_RMS * max(nesterov.shape) ** 0.5).view_as(gradient)
 
     def _adam_step(self, gradient: Tensor, state: dict[str, Any], eps: float) -> Tensor:
         """Kingma and Ba 2015, algorithm 1."""
@@ -80,26 +78,28 @@ class Muon(torch.optim.Optimizer):
         return step
 
 
-def orthogonalised(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """`matrix[m, n]` with all its singular values moved near to 1, by Newton-Schulz iteration in `dtype`.
+def orthogonalised(matrix: Tensor, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> Tensor:
+    """`matrix[m, n]` with all its singular values moved near to `scale`, by Newton-Schulz iteration in `dtype`.
 
     The iteration multiplies the matrix by polynomials of its Gram matrix, which commute: they are gathered in the
     smaller of the two dimensions, and the matrix itself is multiplied only once, in bfloat16 twice.
     """
     if matrix.shape[0] > matrix.shape[1]:
-        return orthogonalised(matrix.mT, dtype).mT
+        return orthogonalised(matrix.mT, dtype, scale).mT
     if len(matrix) < FEWEST_ROWS:
         dtype = torch.float32
-    matrix = (matrix / (matrix.norm() + 1e-7)).to(dtype)
+    size = matrix.norm() + 1e-7
+    matrix = matrix.to(dtype)
     for rounds in ROUNDS[dtype]:
-        gram = matrix @ matrix.mT
+        gram = matrix @ matrix.mT / size.square()
         gram.diagonal().add_(gram.norm(), alpha=GUARD[dtype] / len(gram) ** 0.5)
         factor = product = _polynomial(gram)
         for _ in range(rounds - 1):
             gram = factor @ gram @ factor
             factor = _polynomial(gram)
             product = factor @ product
-        matrix = product @ matrix
+        matrix = (product * (scale / size)) @ matrix
+        size = torch.full_like(size, scale)
     return matrix
 
 

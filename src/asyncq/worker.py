@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from asyncq.config import TrainConfig
+from asyncq.devices import has_fast_bf16
 from asyncq.envs import TRAINING_SEEDS, EnvironmentSpec, make_env, reset_with_seeds
 from asyncq.experience import Fragment, Lane
 from asyncq.methods import METHODS, network_for
@@ -64,6 +65,8 @@ class Worker:
         self.heads = METHODS[config.method].HEADS
         self.network = network_for(config, task.spec)
         self.weights = flatten_parameters(self.network)
+        fast = config.precision == "bf16" and has_fast_bf16("cpu")
+        self.acting = self.network.acting_in_bfloat16() if fast else self.network
         self.snapshot = Snapshot(version=0, env_steps=0)
         self.begin_games(task.start)
 
@@ -115,11 +118,14 @@ class Worker:
             self.task.status.touch(self.task.index)
             time.sleep(0.01)
 
+    @torch.no_grad()
     def refresh(self) -> bool:
         snapshot = self.task.board.read_if_newer(self.weights.numpy())
         if snapshot is None:
             return False
         self.snapshot = snapshot
+        if self.acting is not self.network:
+            torch._foreach_copy_(list(self.acting.parameters()), list(self.network.parameters()))
         self.policy = self._policy()
         return True
 
@@ -155,7 +161,7 @@ class Worker:
     @torch.inference_mode()
     def choose(self) -> tuple[Tensor, Tensor]:
         """Actions `[E]` and their log probabilities; the network remembers what it sees."""
-        outputs, self.memory = self.network.step(torch.as_tensor(self.observations), self.memory)
+        outputs, self.memory = self.acting.step(torch.as_tensor(self.observations), self.memory)
         return self.policy.act(outputs)
 
     def _step(self, fragment: Fragment, t: int) -> None:
