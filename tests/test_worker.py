@@ -21,6 +21,7 @@ from asyncq.envs import TRAINING_SEEDS, describe
 from asyncq.experience import ExperienceQueue, Fragment, FragmentLayout, stack_frames
 from asyncq.methods import network_for
 from asyncq.methods.batch import Batch, chosen, outputs
+from asyncq.networks import PolicyValueNetwork
 from asyncq.policies import EpsilonGreedyPolicy
 from asyncq.shared import Array
 from asyncq.status import StatusBoard, WorkerState
@@ -153,6 +154,7 @@ def test_log_probabilities_are_those_of_the_published_weights() -> None:
 def test_in_bfloat16_it_acts_nearly_as_the_newest_weights_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "has_fast_bf16", lambda device: True)
     task, _, network = make_task(env=PIXELS, precision="bf16")
+    assert isinstance(network, PolicyValueNetwork)
     worker = Worker(task)
     for version, scale in ((4, 1.0), (5, 30.0)):
         network.policy.weight.data *= scale

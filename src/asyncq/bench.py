@@ -55,7 +55,7 @@ class BenchConfig:
     device: str = "auto"
     """The learner's device: auto, cpu or cuda."""
     precision: AutoStr = None
-    """The learner's arithmetic: float32 or bf16 (default: as a training chooses it)."""
+    """The arithmetic of learning and acting: float32 or bf16 (default: as a training chooses it)."""
     seconds: float = 5.0
     """How long each part is timed; the training six times as long."""
     json: bool = False

@@ -176,7 +176,7 @@ class Network(nn.Module, ABC):
         acting = copy.deepcopy(self)
         for stream in acting.streams:
             if isinstance(stream.trunk, ConvolutionalTrunk | ResidualTrunk):
-                stream.trunk.to(torch.bfloat16, memory_format=torch.channels_last)
+                stream.trunk.to(torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return acting
 
     @abstractmethod
