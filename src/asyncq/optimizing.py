@@ -28,8 +28,7 @@ def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optim
         matrices = hidden_weights(network)
         known = {id(matrix) for matrix in matrices}
         others = (parameter for parameter in network.parameters() if id(parameter) not in known)
-        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        return Muon(matrices, others, dtype=dtype, **settings)
+        return Muon(matrices, others, **settings)
     if config.optimizer == "radam":
         return torch.optim.RAdam(network.parameters(), **settings)
     return torch.optim.Adam(network.parameters(), fused=True, **settings)
