@@ -77,6 +77,7 @@ def push(learner: Learner, version: int, resets: int = 0, into: int = 0) -> bool
     fragment.mask[...] = 1
     fragment.mask[:resets, 0] = 0
     fragment.behaviour_log_probs[...] = np.log(0.5)
+    fragment.behaviour_values[...] = generator.normal(size=(STEPS + 1, ENVS))
     fragment.episode_returns[...] = np.nan
     fragment.episode_lengths[...] = 0
     fragment.weights_versions[...] = version
@@ -332,7 +333,8 @@ def test_what_the_learner_learns_from_is_what_was_pushed(tmp_path: Path) -> None
     assert batch.env_steps == 7
     for fragment in fragments:  # the writer has the slots again
         fragment.frames[...] = fragment.rewards[...] = -1
-    for name, factor in (("actions", 1), ("rewards", 2), ("discounts", 1), ("mask", 1), ("behaviour_log_probs", 1)):
+    for name in ("actions", "rewards", "discounts", "mask", "behaviour_log_probs", "behaviour_values"):
+        factor = 2 if name == "rewards" else 1
         expected = factor * np.concatenate([getattr(each, name) for each in copies], axis=1)
         assert np.array_equal(getattr(batch, name).numpy(), expected), name
     assert np.array_equal(batch.observations.numpy(), np.concatenate([each.frames for each in copies], axis=1))

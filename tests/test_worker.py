@@ -118,7 +118,7 @@ def test_fragments_tell_what_happened() -> None:
 @pytest.mark.parametrize("length", [1, 4, 8])
 def test_a_memory_goes_through_fragments_and_ends_with_its_episode(length: int) -> None:
     """The learner, which begins each sequence with its memory, finds the probabilities with which the worker acted."""
-    task, queue, network = make_task(recurrent=True, sequence_length=length)
+    task, queue, network = make_task(recurrent=True, sequence_length=length, correction="none")
     fragments = play(task, queue, 4)
     assert not fragments[0].memories[0].any()
     assert all(fragment.memories[0].any(-1).sum() >= ENVS - 1 for fragment in fragments[1:])
@@ -131,24 +131,27 @@ def test_a_memory_goes_through_fragments_and_ends_with_its_episode(length: int) 
             discounts=table,
             mask=torch.as_tensor(fragment.mask),
             behaviour_log_probs=torch.as_tensor(fragment.behaviour_log_probs),
+            behaviour_values=torch.as_tensor(fragment.behaviour_values),
             memories=torch.as_tensor(fragment.memories),
         )
-        logits, _ = outputs(network, batch)
+        logits, values = outputs(network, batch)
         expected = chosen(logits[:-1].log_softmax(-1), batch.actions)
         torch.testing.assert_close(batch.behaviour_log_probs, expected)
+        torch.testing.assert_close(batch.behaviour_values, values)
     masks = np.concatenate([fragment.mask for fragment in fragments])
     assert (masks == 0).any()
 
 
-def test_log_probabilities_are_those_of_the_published_weights() -> None:
-    task, queue, network = make_task()
+def test_log_probabilities_and_values_are_those_of_the_published_weights() -> None:
+    task, queue, network = make_task(correction="none")
     for fragment in play(task, queue, 3):
         assert fragment.weights_versions.tolist() == [3] * STEPS
         with torch.no_grad():
-            logits, _ = network(torch.from_numpy(fragment.frames[:-1]).flatten(0, 1))
+            logits, values = network(torch.from_numpy(fragment.frames).flatten(0, 1))
         actions = torch.from_numpy(fragment.actions).flatten()
         expected = logits.log_softmax(-1)[torch.arange(len(actions)), actions]
         torch.testing.assert_close(torch.from_numpy(fragment.behaviour_log_probs).flatten(), expected)
+        torch.testing.assert_close(torch.from_numpy(fragment.behaviour_values).flatten(), values)
 
 
 def test_in_bfloat16_it_acts_nearly_as_the_newest_weights_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +163,7 @@ def test_in_bfloat16_it_acts_nearly_as_the_newest_weights_say(monkeypatch: pytes
         network.policy.weight.data *= scale
         task.board.publish(flatten_parameters(network).numpy(), Snapshot(version, env_steps=0))
         worker.refresh()
-        actions, found = worker.choose()
+        actions, found, _ = worker.choose()
         with torch.no_grad():
             logits, _ = network(torch.as_tensor(worker.observations))
         expected = chosen(logits.log_softmax(-1), actions)

@@ -41,6 +41,7 @@ class FragmentLayout:
             "discounts": (table, "float32"),
             "mask": (table, "float32"),
             "behaviour_log_probs": (table, "float32"),
+            "behaviour_values": ((self.steps + 1, self.envs), "float32"),
             "memories": ((self.sequences, self.envs, self.memory_size), "float32"),
             "episode_returns": (table, "float32"),
             "episode_lengths": (table, "int64"),
@@ -60,7 +61,9 @@ class Fragment:
 
     `frames[T+S, E, ...]`: every frame once; observation t is the stack of frames t to t+S-1, see `stack_frames`.
     `actions, rewards, discounts, mask, behaviour_log_probs: [T, E]`; rewards are raw, discounts are gamma, or 0 where
-    the episode terminated. `memories[C, E, M]`: what the network remembered as each of C sequences of T/C steps began.
+    the episode terminated. `behaviour_values[T+1, E]`: what the worker's network thought each observation worth; the
+    last row is filled for a3c without V-trace only.
+    `memories[C, E, M]`: what the network remembered as each of C sequences of T/C steps began.
     `episode_returns[T, E]`: raw return of the episode that ended with this step, else NaN; `episode_lengths[T, E]`
     likewise, in env steps. `weights_versions[T]`: what each step was played with.
     `finished_ns[1]`: when the fragment was committed, on the machine's monotonic clock.
@@ -72,6 +75,7 @@ class Fragment:
     discounts: Array
     mask: Array
     behaviour_log_probs: Array
+    behaviour_values: Array
     memories: Array
     episode_returns: Array
     episode_lengths: Array

@@ -169,6 +169,7 @@ class Learner:
             discounts=gather("discounts"),
             mask=mask,
             behaviour_log_probs=gather("behaviour_log_probs"),
+            behaviour_values=gather("behaviour_values"),
             env_steps=self.env_steps,
             memories=gather("memories") if self.config.recurrent else None,
         )

@@ -64,10 +64,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrix: Tensor, scale: float = 1.0) -> Tensor:
-    """`matrix[m, n]` with all singular values of each block of its rows moved near to `scale`, by Newton-Schulz iteration.
+    """`matrix[m, n]` with the singular values of each block of its rows moved near to `scale`, by Newton-Schulz iteration.
 
-    Rows are those of the smaller dimension; they fall into blocks of BLOCK_ROWS, or are one block if they do not divide.
-    The iteration multiplies a block by polynomials of its Gram matrix, which commute: they are gathered in the block's
+    Rows are the smaller dimension: blocks of BLOCK_ROWS, or one of all rows if these do not divide. The iteration
+    multiplies a block by polynomials of its Gram matrix, which commute: they are gathered in the size of the block's
     rows, and the block itself is multiplied only once.
     """
     if matrix.shape[0] > matrix.shape[1]:

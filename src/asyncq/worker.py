@@ -17,6 +17,7 @@ from asyncq.devices import has_fast_bf16
 from asyncq.envs import TRAINING_SEEDS, EnvironmentSpec, make_env, reset_with_seeds
 from asyncq.experience import Fragment, Lane
 from asyncq.methods import METHODS, network_for
+from asyncq.networks import Outputs
 from asyncq.policies import EpsilonGreedyPolicy, SoftmaxPolicy, annealed_epsilon, sample_final_epsilons
 from asyncq.status import StatusBoard, WorkerState
 from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
@@ -150,19 +151,27 @@ class Worker:
             fragment.weights_versions[t] = self.snapshot.version
             if t % sequence == 0:
                 fragment.memories[t // sequence] = self.memory.numpy()
-            actions, log_probs = self.choose()
+            actions, log_probs, values = self.choose()
             fragment.actions[t] = actions.numpy()
             fragment.behaviour_log_probs[t] = log_probs.numpy()
+            fragment.behaviour_values[t] = values.numpy()
             self._step(fragment, t)
             self.memory = self.memory.where(torch.as_tensor(fragment.mask[t, :, None] > 0), 0)
             self.task.status.touch(self.task.index)
             fragment.frames[spec.frame_stack + t] = spec.latest_frames(self.observations)
+        if self.heads == "policy-value" and self.task.config.correction == "none":
+            fragment.behaviour_values[-1] = self._look()[0][1].numpy()
 
     @torch.inference_mode()
-    def choose(self) -> tuple[Tensor, Tensor]:
-        """Actions `[E]` and their log probabilities; the network remembers what it sees."""
-        outputs, self.memory = self.acting.step(torch.as_tensor(self.observations), self.memory)
-        return self.policy.act(outputs)
+    def choose(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Actions `[E]`, their log probabilities, and the observations' values; the network remembers what it sees."""
+        outputs, self.memory = self._look()
+        return *self.policy.act(outputs), outputs[1]
+
+    @torch.inference_mode()
+    def _look(self) -> tuple[Outputs, Tensor]:
+        """What the network makes of the newest observations, and its memory after them."""
+        return self.acting.step(torch.as_tensor(self.observations), self.memory)
 
     def _step(self, fragment: Fragment, t: int) -> None:
         config = self.task.config

@@ -42,6 +42,7 @@ def make_batch() -> Batch:
         discounts=discounts,
         mask=mask,
         behaviour_log_probs=torch.zeros(STEPS, ENVS),
+        behaviour_values=torch.zeros(STEPS + 1, ENVS),
     )
 
 

@@ -42,14 +42,15 @@ class Linear(nn.Module):
 
 
 def make_batch(network: Linear, staleness: float = 0.4) -> Batch:
-    """Env 0 terminates at step 1, env 1 is truncated at step 2, env 2 plays on; mu is pi with some noise."""
+    """Env 0 terminates at step 1, env 1 is truncated at step 2, env 2 plays on; the worker's outputs are noisy."""
     generator = torch.Generator().manual_seed(3)
     discounts, mask = torch.full((STEPS, ENVS), 0.9), torch.ones(STEPS, ENVS)
     discounts[1, 0] = 0
     mask[2, 0] = mask[3, 1] = 0
     observations = torch.randn(STEPS + 1, ENVS, SIZE, generator=generator)
     actions = torch.randint(ACTIONS, (STEPS, ENVS), generator=generator)
-    log_probs = network(observations[:-1])[0].log_softmax(-1).gather(-1, actions[..., None])[..., 0].detach()
+    logits, values = network(observations)
+    log_probs = logits[:-1].log_softmax(-1).gather(-1, actions[..., None])[..., 0].detach()
     return Batch(
         observations=observations,
         actions=actions,
@@ -57,6 +58,7 @@ def make_batch(network: Linear, staleness: float = 0.4) -> Batch:
         discounts=discounts,
         mask=mask,
         behaviour_log_probs=log_probs + staleness * torch.randn(STEPS, ENVS, generator=generator),
+        behaviour_values=values.detach() + staleness * torch.randn(STEPS + 1, ENVS, generator=generator),
     )
 
 
@@ -72,8 +74,9 @@ def log_softmax(logits: Numbers) -> Numbers:
 
 
 def by_hand(network: Linear, behind: Linear, batch: Batch, config: TrainConfig) -> tuple[Numbers, Numbers]:
-    """The gradients of both weights of `network` in numpy, where `behind` made the targets."""
-    x, a, r, d, m, log_mu = (np.asarray(field.numpy(), np.float64) for field in batch if isinstance(field, Tensor))
+    """The gradients of both weights of `network` in numpy; `behind`, or without V-trace the worker, made the targets."""
+    fields = (np.asarray(field.numpy(), np.float64) for field in batch if isinstance(field, Tensor))
+    x, a, r, d, m, log_mu, v_mu = fields
     one_hot = np.eye(ACTIONS)[a.astype(int)]
 
     def linear(layer: nn.Linear) -> Numbers:
@@ -81,7 +84,9 @@ def by_hand(network: Linear, behind: Linear, batch: Batch, config: TrainConfig) 
         return result
 
     v_old, log_p_old = linear(behind.value)[..., 0], (log_softmax(linear(behind.policy))[:-1] * one_hot).sum(-1)
-    rho = np.minimum(1, np.exp(log_p_old - log_mu)) if config.correction == "vtrace" else np.ones_like(log_mu)
+    if config.correction == "none":
+        v_old, log_p_old = v_mu, log_mu
+    rho = np.minimum(1, np.exp(log_p_old - log_mu))
     lam = config.trace_lambda
     assert lam is not None
     correction = np.zeros((STEPS + 1, ENVS))
@@ -142,11 +147,12 @@ def test_targets_are_numbers_and_not_functions_of_the_weights() -> None:
     assert all(value.shape == (STEPS, ENVS) and not value.requires_grad for value in found.values())
 
 
-def test_without_correction_the_behaviour_policy_does_not_matter() -> None:
-    network = Linear()
-    config = dataclasses.replace(CONFIG, correction="none")
-    one, *others = (targets(network, network, make_batch(network, s), config) for s in (0.0, 0.4, 5.0))
-    assert all(torch.equal(other[name], one[name]) for other in others for name in one)
+def test_without_correction_the_network_is_not_asked() -> None:
+    one, other = Linear(), Linear()
+    batch, config = make_batch(one), dataclasses.replace(CONFIG, correction="none")
+    found = targets(other, other, batch, config)
+    assert all(torch.equal(value, targets(one, one, batch, config)[name]) for name, value in found.items())
+    assert torch.equal(found["log_probs"], batch.behaviour_log_probs)
 
 
 def test_with_vtrace_stale_experience_changes_the_targets() -> None:

@@ -33,7 +33,7 @@ class Pair(nn.Module):
 
 def batch_of(observations: Tensor) -> Batch:
     table = torch.ones(len(observations) - 1, observations.shape[1])
-    return Batch(observations, table.long(), table, table, table, table)
+    return Batch(observations, table.long(), table, table, table, table, observations[..., 0])
 
 
 def test_outputs_flattens_and_restores_the_leading_axes() -> None:
@@ -70,7 +70,7 @@ def numbered_batch(steps: int, envs: int) -> Batch:
     mask = torch.ones(steps, envs)
     mask[1, 0] = 0
     numbers = table[:-1]
-    return Batch(observations, numbers, numbers, numbers, mask, numbers, env_steps=7)
+    return Batch(observations, numbers, numbers, numbers, mask, numbers, table, env_steps=7)
 
 
 @pytest.mark.parametrize(("envs", "size", "parts"), [(8, 13, 3), (8, 10, 4), (5, 1, 24), (8, 39, 1), (8, 1000, 1)])
@@ -92,7 +92,7 @@ def test_samples_hold_every_decision_once_with_all_that_belongs_to_it(envs: int,
 
 def test_samples_keep_the_order_of_memory() -> None:
     observations = torch.zeros(5, 3, 6, 7, 4).movedim(-1, 2)
-    batch = Batch(observations, torch.zeros(4, 3).long(), *torch.ones(4, 4, 3))
+    batch = Batch(observations, torch.zeros(4, 3).long(), *torch.ones(4, 4, 3), torch.ones(5, 3))
     (samples,) = shuffled_samples(batch, {}, size=12)
     assert samples.observations.is_contiguous(memory_format=torch.channels_last)
 
@@ -122,7 +122,7 @@ def remembered_batch(steps: int = 6, envs: int = 3, sequences: int = 2) -> tuple
     mask[1, 0] = 0
     memories = torch.randn(sequences, envs, network.memory_size)
     observations = torch.randn(steps + 1, envs, 3)
-    return network, Batch(observations, table.long(), table, table, mask, table, 7, memories)
+    return network, Batch(observations, table.long(), table, table, mask, table, observations[..., 0], 7, memories)
 
 
 def test_outputs_unroll_each_sequence_from_its_own_memory() -> None:

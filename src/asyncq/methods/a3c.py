@@ -17,13 +17,17 @@ HEADS = "policy-value"
 
 
 def targets(network: nn.Module, target_network: nn.Module, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
-    """V-trace's value targets and weighted advantages, and log pi(a|x) as it is now, all `[T, E]`."""
-    logits, values = outputs(network, batch)
-    log_prob = chosen(logits[:-1].log_softmax(-1), batch.actions)
-    log_ratios = log_prob - batch.behaviour_log_probs
-    if config.correction == "none":
-        log_ratios = torch.zeros_like(log_ratios)
+    """Value targets, weighted advantages, and the log pi(a|x) that the policy's step is bounded around, all `[T, E]`.
+
+    With V-trace by the network as it is now; without, by what the worker's network said when it played: GAE(lambda).
+    """
     assert config.trace_lambda is not None
+    if config.correction == "none":
+        values, log_prob = batch.behaviour_values, batch.behaviour_log_probs
+    else:
+        logits, values = outputs(network, batch)
+        log_prob = chosen(logits[:-1].log_softmax(-1), batch.actions)
+    log_ratios = log_prob - batch.behaviour_log_probs
     trace = vtrace(values, batch.rewards, batch.discounts, batch.mask, log_ratios, config.trace_lambda)
     advantages = normalised(trace.advantages, batch.mask) if config.normalise_advantages else trace.advantages
     return {"values": trace.targets, "advantages": trace.ratios * advantages, "log_probs": log_prob}

@@ -15,7 +15,8 @@ CACHED_ROWS = 256
 
 
 class Batch(NamedTuple):
-    """Fragments side by side: `observations[T+1, E, S, ...]`, the rest `[T, E]`; rewards are scaled and clipped.
+    """Fragments side by side: `observations[T+1, E, S, ...]`, `behaviour_values[T+1, E]`, the rest `[T, E]`; rewards
+    are scaled and clipped.
 
     `env_steps` is how far the run has come, for what changes with it. `memories[C, E, M]`: what a network with an LSTM
     remembered as each of C sequences of T/C steps began; none without.
@@ -27,6 +28,7 @@ class Batch(NamedTuple):
     discounts: Tensor
     mask: Tensor
     behaviour_log_probs: Tensor
+    behaviour_values: Tensor
     env_steps: int = 0
     memories: Tensor | None = None
 
