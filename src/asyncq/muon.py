@@ -64,7 +64,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrix: Tensor, scale: float = 1.0) -> Tensor:
-    """`matrix[m, n]` with the singular values of each block of its rows moved near to `scale`, by Newton-Schulz iteration.
+    """`matrix[m, n]` with the singular values of each block of rows moved near to `scale`, by Newton-Schulz iteration.
 
     Rows are the smaller dimension: blocks of BLOCK_ROWS, or one of all rows if these do not divide. The iteration
     multiplies a block by polynomials of its Gram matrix, which commute: they are gathered in the size of the block's
@@ -74,7 +74,7 @@ def orthogonalised(matrix: Tensor, scale: float = 1.0) -> Tensor:
         return orthogonalised(matrix.mT, scale).mT
     rows = BLOCK_ROWS if len(matrix) % BLOCK_ROWS == 0 else len(matrix)
     blocks = matrix.view(-1, rows, matrix.shape[1])
-    size = torch.linalg.matrix_norm(blocks, keepdim=True) + 1e-7
+    size = blocks.norm(dim=(1, 2), keepdim=True) + 1e-7
     gram = blocks @ blocks.mT / size.square()
     factor = product = _polynomial(gram)
     for _ in range(ROUNDS - 1):

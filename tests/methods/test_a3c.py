@@ -74,7 +74,7 @@ def log_softmax(logits: Numbers) -> Numbers:
 
 
 def by_hand(network: Linear, behind: Linear, batch: Batch, config: TrainConfig) -> tuple[Numbers, Numbers]:
-    """The gradients of both weights of `network` in numpy; `behind`, or without V-trace the worker, made the targets."""
+    """The gradients of both weights of `network` in numpy; `behind` made the targets, without V-trace the worker."""
     fields = (np.asarray(field.numpy(), np.float64) for field in batch if isinstance(field, Tensor))
     x, a, r, d, m, log_mu, v_mu = fields
     one_hot = np.eye(ACTIONS)[a.astype(int)]

@@ -92,7 +92,8 @@ def test_samples_hold_every_decision_once_with_all_that_belongs_to_it(envs: int,
 
 def test_samples_keep_the_order_of_memory() -> None:
     observations = torch.zeros(5, 3, 6, 7, 4).movedim(-1, 2)
-    batch = Batch(observations, torch.zeros(4, 3).long(), *torch.ones(4, 4, 3), torch.ones(5, 3))
+    table = torch.ones(4, 3)
+    batch = Batch(observations, table.long(), table, table, table, table, torch.ones(5, 3))
     (samples,) = shuffled_samples(batch, {}, size=12)
     assert samples.observations.is_contiguous(memory_format=torch.channels_last)
 
