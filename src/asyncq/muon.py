@@ -74,7 +74,7 @@ def orthogonalised(matrix: Tensor, scale: float = 1.0) -> Tensor:
         return orthogonalised(matrix.mT, scale).mT
     rows = BLOCK_ROWS if len(matrix) % BLOCK_ROWS == 0 else len(matrix)
     blocks = matrix.view(-1, rows, matrix.shape[1])
-    size = blocks.norm(dim=(1, 2), keepdim=True) + 1e-7
+    size: Tensor = torch.linalg.matrix_norm(blocks, keepdim=True) + 1e-7
     gram = blocks @ blocks.mT / size.square()
     factor = product = _polynomial(gram)
     for _ in range(ROUNDS - 1):
