@@ -40,7 +40,7 @@ class TrainConfig:
     processes: AutoInt = None
     """Worker processes (default: one a core, as affinity and a container's quota grant them)."""
     envs_per_process: AutoInt = None
-    """Environments that each worker steps together (default: 8; 16 for the Q methods on images)."""
+    """Environments that each worker steps together (default: 16 for images, 8 for vectors)."""
     total_steps: int = 10_000_000
     """Env steps (agent decisions) to train for."""
     target_return: OpenFloat = None
@@ -89,7 +89,8 @@ class TrainConfig:
     """a3c: how far an update may move the policy, as in PPO, before a step stops counting; 0 for no limit (default:
     0.2)."""
     correction: AutoStr = None
-    """a3c: correction for fragments played with older weights: vtrace or none (default: vtrace)."""
+    """a3c: correction for fragments played with older weights: vtrace, or none, which takes values and probabilities as
+    the workers' networks gave them, and saves a forward pass (default: vtrace)."""
 
     epsilon_initial: float = 1.0
     """Q methods: share of random actions at the start."""

@@ -66,8 +66,7 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
     ("a3c", "image"): {
         **_A3C,
         "passes": 1,
-        "envs_per_process": 8,
-        "n_step": 64,
+        "n_step": 32,
         "batch_size": 128,
         "optimizer": "muon",
         "learning_rate": 7e-4,
