@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +32,7 @@ from asyncq.flags import AutoStr, alias
 from asyncq.learner import Learner
 from asyncq.machine import usable_cores
 from asyncq.monitoring.diagnosis import dearest_part
-from asyncq.processes import PLAYER_ENVIRONMENT, start_child
+from asyncq.processes import LEARNER_ENVIRONMENT, PLAYER_ENVIRONMENT, start_child
 from asyncq.runs import Run
 from asyncq.training import Shared, settle, tasks
 from asyncq.worker import Worker
@@ -91,7 +92,24 @@ def bench(config: BenchConfig) -> int:
 
 
 def time_parts(config: TrainConfig, spec: EnvironmentSpec, device: str, seconds: float) -> dict[str, float]:
-    """Env steps a second of emulation, inference and learning, each alone on one core (learning: on its device)."""
+    """Env steps a second of emulation, inference and learning, each alone on one core (learning: on its device).
+
+    In a process whose memory is managed as the learner's. Raises UsageError if that fails.
+    """
+    result, sender = Pipe(duplex=False)
+    process = start_child("bench", LEARNER_ENVIRONMENT, _send_rates, sender, config, spec, device, seconds)
+    sender.close()
+    try:
+        rates: dict[str, float] = result.recv()
+    except EOFError:
+        raise UsageError("the parts cannot be timed; what went wrong stands above") from None
+    finally:
+        process.kill()
+        process.join()
+    return rates
+
+
+def _send_rates(sender: Connection, config: TrainConfig, spec: EnvironmentSpec, device: str, seconds: float) -> None:
     torch.set_num_threads(1)
     alone = replace(config, processes=1, queue_size=-(-(config.batch_size or 1) // _steps(config)))
     shared = Shared.make(alone, spec)
@@ -115,13 +133,14 @@ def time_parts(config: TrainConfig, spec: EnvironmentSpec, device: str, seconds:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    rates = {
-        "env_sps": worker.envs * rate(lambda: worker.env.step(actions[next(turns) % 64]), seconds),
-        "inference_sps": worker.envs * rate(worker.choose, seconds),
-        "learner_sps": alone.queue_size * _steps(config) * rate(learn, seconds),
-    }
+    sender.send(
+        {
+            "env_sps": worker.envs * rate(lambda: worker.env.step(actions[next(turns) % 64]), seconds),
+            "inference_sps": worker.envs * rate(worker.choose, seconds),
+            "learner_sps": alone.queue_size * _steps(config) * rate(learn, seconds),
+        }
+    )
     worker.env.close()
-    return rates
 
 
 def _steps(config: TrainConfig) -> int:
