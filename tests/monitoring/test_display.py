@@ -63,7 +63,7 @@ def test_without_a_terminal_the_run_introduces_itself(capsys: pytest.CaptureFixt
         assert isinstance(display, PlainDisplay)
     said = capsys.readouterr().out
     assert "a3c on ALE/Pong-v5, learner on cpu" in said
-    assert "--processes 2 --envs-per-process 8" in said
+    assert "--processes 2 --envs-per-process 16" in said
 
 
 def test_the_live_view_tells_the_time_that_is_left_in_a_narrow_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:
