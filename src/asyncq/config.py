@@ -125,7 +125,7 @@ class TrainConfig:
 
     network: AutoStr = None
     """a3c (the paper's), nature, impala or small for images, mlp for vectors; or your own, as MODULE:CLASS (default:
-    mlp for vectors, small for the Q methods on images, else a3c)."""
+    mlp for vectors, small for 1-step Q and SARSA on images, else a3c)."""
     layer_norm: AutoBool = None
     """Normalise the activations of every hidden layer (default: not for a3c on vectors)."""
     recurrent: bool = False
