@@ -146,10 +146,12 @@ def test_of_several_runs_those_with_nothing_to_draw_are_left_out(
         a_run(tmp_path / "one", {100: 1.0, 200: 2.0}),
         a_run(tmp_path / "empty", {}),
         a_run(tmp_path / "nan", {5: None}),
+        tmp_path / "pong.mp4",
     ]
+    runs[-1].touch()
     assert labels(lines_of(runs, RETURNS)) == [("a3c", 1)]
     said = capsys.readouterr().err
-    assert said.count("asyncq: left out: ") == 2
+    assert said.count("asyncq: left out: ") == 3 and "pong.mp4: there is no run in it" in said
     assert "empty/metrics.jsonl holds no report yet" in said and "nan has a value of episodic_return yet" in said
     with pytest.raises(UsageError, match="none of these runs has anything to draw yet"):
         lines_of(runs[1:], RETURNS)

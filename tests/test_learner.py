@@ -302,6 +302,16 @@ def test_a_run_ends_early_once_its_target_return_is_reached(tmp_path: Path) -> N
     assert load_weights(tmp_path / "best.h5").facts["episodic_return"] == 6
 
 
+def test_a_run_that_goes_on_at_its_target_return_learns_no_more(tmp_path: Path) -> None:
+    learner, reports = make_learner(tmp_path, target_return=5.0)
+    learner.metrics.returns.extend([6.0] * 100)
+    learner.env_steps = 1000
+    push(learner, 0)
+    learner.learn()
+    assert received(reports)[-1] == {"finished": "target-return", "saved": True}
+    assert (learner.env_steps, learner.updates) == (1000, 0)
+
+
 @pytest.mark.parametrize("frame_stack", [1, 4])
 def test_images_reach_the_network_as_stacks(tmp_path: Path, frame_stack: int) -> None:
     spec = EnvironmentSpec("X-v0", "pixels", (84, 84), "uint8", frame_stack, frame_skip=1, actions=2)

@@ -151,6 +151,13 @@ def test_a_png_beside_the_metrics_of_one_run(tmp_path: Path, capsys: pytest.Capt
     ]
 
 
+def test_pictures_of_other_metrics_lie_beside_the_curve(tmp_path: Path) -> None:
+    directory = a_run(tmp_path / "run", {100: 20.0, 200: 30.0})
+    assert run(["plot", str(directory), "--x", "seconds", "--y", "env_steps"]) == 0
+    assert (directory / "learning-curve-env_steps-over-seconds.png").exists()
+    assert not (directory / "learning-curve.png").exists()
+
+
 def test_several_runs_go_into_the_current_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,8 @@ SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 5, 20
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Train an agent: worker processes play, one learner learns. --config FILE takes all settings from an earlier
-    run's config.json; flags beside it change single ones."""
+    run's config.json; flags beside it change single ones. Where the default depends on something, the word auto asks
+    for it."""
 
     method: str = "a3c"
     """one-step-q, one-step-sarsa, n-step-q or a3c."""

@@ -26,8 +26,9 @@ ALL_KINDS = tuple(itertools.chain.from_iterable(KINDS.values()))
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig(WeightsConfig):
-    """Convert weights: asyncq convert FILE OUT. A .h5 becomes a Keras file if it is asyncq's, and asyncq's if it is
-    Keras'; .safetensors and .onnx say what they are."""
+    """Convert weights: asyncq convert FILE OUT. A .h5 becomes a Keras file if it is asyncq's (of networks that
+    Keras knew in 2016: trained with --layer-norm False), and asyncq's if it is Keras'; .safetensors and .onnx say what
+    they are."""
 
     output: tyro.conf.Positional[Annotated[str | None, plain("OUT")]] = None
     """File to write."""

@@ -35,7 +35,7 @@ MANY = 5
 
 
 class NothingToDraw(UsageError):
-    """A run that has hardly begun, or stopped before it could report."""
+    """A run that has hardly begun, or stopped before it could report; or no run."""
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,14 @@ def curve_of(run: Path, wanted: Wanted) -> Curve:
 
 
 def reports_of(run: Path) -> Iterator[dict[str, float]]:
-    """The reports in `metrics.jsonl`, each metric by its dotted name. Raises UsageError if there is no such file."""
+    """The reports in `metrics.jsonl`, each metric by its dotted name. Raises NothingToDraw if there is no such file, and
+    UsageError if there is no `run`."""
     file = run / "metrics.jsonl"
     try:
         lines = file.read_text(errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{run}: {no_run_in(run)}") from error
+        kind = NothingToDraw if run.exists() else UsageError
+        raise kind(f"{run}: {no_run_in(run)}") from error
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from error
     for line in lines:

@@ -26,6 +26,8 @@ LITTLE_SPACE, TOO_LITTLE_SPACE = 2e9, 1e8
 """Bytes free for run directories: below the first a warning, below the second an error."""
 TRAINING_BYTES, WORKER_BYTES = 0.5e9, 0.15e9
 """The least memory that a training without its workers takes, and that each of them does; most of it is torch's."""
+IMAGES_TAKE = 1.4
+"""Times as much, with the default settings."""
 
 
 class Level(StrEnum):
@@ -105,9 +107,13 @@ def cores(processes: int) -> Finding:
 def memory(processes: int) -> Finding:
     needed = TRAINING_BYTES + WORKER_BYTES * processes
     usable = usable_memory()
-    text = f"{usable / 1e9:.1f} GB may be used, {processes} workers and the rest take {needed / 1e9:.1f} or more"
-    if needed > usable:
-        return Finding(Level.ERROR, "memory", f"{text}; choose fewer --processes, with more --envs-per-process")
+    text = (
+        f"{usable / 1e9:.1f} GB may be used, {processes} workers and the rest take {needed / 1e9:.1f} or more, "
+        f"about {IMAGES_TAKE * needed / 1e9:.1f} on images"
+    )
+    if IMAGES_TAKE * needed > usable:
+        level = Level.ERROR if needed > usable else Level.WARNING
+        return Finding(level, "memory", f"{text}; choose fewer --processes, with more --envs-per-process")
     return Finding(Level.OK, "memory", text)
 
 

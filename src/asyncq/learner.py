@@ -101,7 +101,7 @@ class Learner:
         self.next_report = time.monotonic() + self.config.report_interval
         if self.config.deterministic and not self.env_steps:
             self.saver.save(self.state(), self.trained())
-        reason = None
+        reason = self._reason_to_stop() if self.env_steps else None  # one that goes on may be at its target
         while reason is None:
             fragments = self._drain()
             if fragments:

@@ -54,7 +54,7 @@ class PlotConfig:
     """A metric of metrics.jsonl, such as sps, lag.mean or losses.entropy."""
     output: OpenStr = None
     """.png, .svg or .pdf file to write (default: learning-curve.png in the run's directory; of several runs
-    learning-curves.png in the current one)."""
+    learning-curves.png in the current one; --x and --y add to the name)."""
     smooth: int = 1
     """Draw means of so many reports, the last ones up to each."""
     title: OpenStr = None
@@ -86,7 +86,10 @@ class PlotConfig:
         """Where the picture goes."""
         if self.output is not None:
             return Path(self.output)
-        return self.directories[0] / "learning-curve.png" if len(self.directories) == 1 else Path("learning-curves.png")
+        single = len(self.directories) == 1
+        name = "learning-curve" if single else "learning-curves"
+        name += f"-{self.y}" * (self.y != PlotConfig.y) + f"-over-{self.x}" * (self.x != PlotConfig.x)
+        return (self.directories[0] if single else Path()) / f"{name}.png"
 
 
 def plot(config: PlotConfig) -> int:

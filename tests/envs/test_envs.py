@@ -71,8 +71,8 @@ def test_an_unknown_id_names_the_nearest() -> None:
     assert "ALE/Pong-v5" in refusal("ALE/Pnog-v5")
 
 
-def test_an_id_like_no_other_has_no_hint() -> None:
-    assert refusal("Qqqqqqqqqqqqqqqqqqqqqq-v77") == "environment Qqqqqqqqqqqqqqqqqqqqqq-v77 is unknown"
+def test_an_id_like_no_other_has_no_neighbours() -> None:
+    assert refusal("MyGrid-v0") == "environment MyGrid-v0 is unknown; a package's own need --import MODULE"
 
 
 def test_actions_that_are_not_discrete_are_refused() -> None:

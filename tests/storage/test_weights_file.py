@@ -101,6 +101,8 @@ def test_an_absent_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_directory_is_refused(tmp_path: Path) -> None:
     assert f"give the weights file in it, such as {tmp_path / 'best.h5'}" in refusal(tmp_path)
+    (tmp_path / "agent.h5").touch()
+    assert f"give the weights file in it, such as {tmp_path / 'agent.h5'}" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"not HDF5 at all\n" * 1000])
