@@ -60,6 +60,14 @@ def test_what_cannot_be_converted_is_refused(
     assert ours.read_bytes() == before and list(ours.parent.iterdir()) == [ours]
 
 
+def test_info_names_the_settings_that_are_no_defaults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--total-steps", "9", "--n-step", "7", "--batch-size", "8"]
+    assert run(["train", "--env", "CartPole-v1", "--processes", "1", "--run-dir", str(tmp_path), *flags]) == 0
+    run(["info", str(tmp_path / "latest.h5")])
+    shown = capsys.readouterr().out
+    assert f"settings      today's defaults, but {' '.join(flags)}\n" in shown
+
+
 def test_another_id_of_the_game_goes_into_the_file(ours: Path, tmp_path: Path) -> None:
     run(["convert", str(ours), str(tmp_path / "old.h5"), "--to", "asyncq", "--env", "BreakoutNoFrameskip-v4"])
     spec = load_weights(tmp_path / "old.h5").spec

@@ -11,6 +11,8 @@ from typing import Annotated
 import tyro
 
 from asyncq.agent import WeightsConfig, network_of, playing_spec, read_weights
+from asyncq.config import TrainConfig
+from asyncq.curves import settings_of
 from asyncq.envs import EnvironmentSpec, action_names
 from asyncq.errors import UsageError
 from asyncq.flags import OpenInt, OpenStr, plain
@@ -120,6 +122,8 @@ def info(config: InfoConfig) -> int:
         "network": f"{trained.network}{parts}, {count:,} parameters",
         "trained": _training(weights),
     }
+    if not keras:
+        lines["settings"] = _settings(weights)
     if not is_keras_file(content):
         lines["versions"] = ", ".join(f"{package} {version}" for package, version in weights.versions.items())
     for name, text in lines.items():
@@ -138,6 +142,21 @@ def _environment(spec: EnvironmentSpec) -> str:
 
 def _names(spec: EnvironmentSpec) -> str:
     return ": " + ", ".join(action_names(spec)).lower() if spec.family.startswith("atari") else ""
+
+
+def _settings(weights: TrainedWeights) -> str:
+    """Those that today's defaults are not, as flags."""
+    trained, spec = weights.config, weights.spec
+    shown_above = {name: getattr(trained, name) for name in ("method", "env", "network", "recurrent")}
+    like_it = TrainConfig(**shown_above, preset=trained.preset, total_steps=trained.total_steps)
+    today = settings_of(like_it.resolved(spec.kind, spec.frame_skip), timed=False)
+    today["total_steps"] = TrainConfig.total_steps
+    others = [
+        f"--{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in settings_of(trained, timed=False).items()
+        if value not in (None, today[name]) and name != "precision"
+    ]
+    return f"today's defaults, but {' '.join(others)}" if others else "today's defaults"
 
 
 def _training(weights: TrainedWeights) -> str:

@@ -116,8 +116,10 @@ def curve_of(run: Path, wanted: Wanted) -> Curve:
 
 
 def reports_of(run: Path) -> Iterator[dict[str, float]]:
-    """The reports in `metrics.jsonl`, each metric by its dotted name. Raises NothingToDraw if there is no such file, and
-    UsageError if there is no `run`."""
+    """The reports in `metrics.jsonl`, each metric by its dotted name.
+
+    Raises NothingToDraw if there is no such file, and UsageError if there is no `run`.
+    """
     file = run / "metrics.jsonl"
     try:
         lines = file.read_text(errors="replace").splitlines()
