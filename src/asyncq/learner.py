@@ -203,11 +203,13 @@ class Learner:
             loss, parts = self.method.loss(self.network, samples, config)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        limit = config.max_grad_norm or float("inf")
-        parts["grad_norm"] = torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
-        if not torch.isfinite(parts["grad_norm"]):
+        gradients = [weights.grad for weights in self.network.parameters() if weights.grad is not None]
+        norm = parts["grad_norm"] = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
             self.metrics.skipped_updates += 1
             return
+        if config.max_grad_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), config.max_grad_norm, norm)
         self.optimizer.step()
         self.averaged_weights.lerp_(self.weights, averaging_rate(self.updates))
         self.updates += 1
