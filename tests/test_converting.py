@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from asyncq.cli import run
+from asyncq.config import TrainConfig
 from asyncq.errors import UsageError
 from asyncq.storage.keras_file import load_keras
-from asyncq.storage.weights_file import load_weights
+from asyncq.storage.weights_file import load_weights, save_weights
 from untrained import untrained
 
 
@@ -58,6 +60,30 @@ def test_what_cannot_be_converted_is_refused(
     with pytest.raises(UsageError, match=said):
         run(["convert", *arguments])
     assert ours.read_bytes() == before and list(ours.parent.iterdir()) == [ours]
+
+
+def test_info_runs_nothing_that_a_file_names(ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = load_weights(ours)
+    spec = dataclasses.replace(weights.spec, imports=("no_such_module",))
+    save_weights(tmp_path / "foreign.h5", dataclasses.replace(weights, spec=spec))
+    assert run(["info", str(tmp_path / "foreign.h5")]) == 0
+    shown = capsys.readouterr().out
+    assert "ALE/Breakout-v5" in shown and "noop" not in shown
+
+
+def test_info_writes_settings_as_the_command_line_takes_them(
+    ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = load_weights(ours)
+    config = TrainConfig(
+        preset="paper", method="n-step-q", double=True, imports=("mine",), processes=3, reward_clip=0.0
+    )
+    config = config.resolved("image", 4)
+    save_weights(tmp_path / "paper.h5", dataclasses.replace(weights, config=config))
+    run(["info", str(tmp_path / "paper.h5")])
+    shown = capsys.readouterr().out
+    (settings,) = [line for line in shown.splitlines() if line.startswith("settings")]
+    assert settings == "settings      today's defaults, but --preset paper --import mine --double --reward-clip 0.0"
 
 
 def test_info_names_the_settings_that_are_no_defaults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -308,7 +308,9 @@ def test_a_run_that_goes_on_at_its_target_return_learns_no_more(tmp_path: Path) 
     learner.env_steps = 1000
     push(learner, 0)
     learner.learn()
-    assert received(reports)[-1] == {"finished": "target-return", "saved": True}
+    *_, report, end = received(reports)
+    assert (report["env_steps"], report["episodic_return"]) == (1000, 6.0)
+    assert end == {"finished": "target-return", "saved": True}
     assert (learner.env_steps, learner.updates) == (1000, 0)
 
 

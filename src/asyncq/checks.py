@@ -74,7 +74,7 @@ def refuse_unread(config: TrainConfig, base: TrainConfig) -> None:
 
 def flag(name: str) -> str:
     """How the setting `name` is spelled on the command line."""
-    return "--" + name.replace("_", "-")
+    return "--import" if name == "imports" else "--" + name.replace("_", "-")
 
 
 def _check_choices(config: TrainConfig) -> None:

@@ -6,11 +6,12 @@ import dataclasses
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from asyncq.agent import WeightsConfig, network_of, playing_spec, read_weights
+from asyncq.checks import flag
 from asyncq.config import TrainConfig
 from asyncq.curves import settings_of
 from asyncq.envs import EnvironmentSpec, action_names
@@ -117,7 +118,7 @@ def info(config: InfoConfig) -> int:
         "written by": writer,
         "environment": _environment(weights.spec),
         "observations": f"{list(weights.spec.observation_shape)} {weights.spec.frame_dtype} ({weights.spec.family})",
-        "actions": f"{weights.spec.actions}" + _names(weights.spec),
+        "actions": f"{weights.spec.actions}" + _names(weights.spec, config.imports),
         "method": trained.method,
         "network": f"{trained.network}{parts}, {count:,} parameters",
         "trained": _training(weights),
@@ -140,23 +141,30 @@ def _environment(spec: EnvironmentSpec) -> str:
     return f"{spec.env_id}, frame skip {skip}{sticky}"
 
 
-def _names(spec: EnvironmentSpec) -> str:
-    return ": " + ", ".join(action_names(spec)).lower() if spec.family.startswith("atari") else ""
+def _names(spec: EnvironmentSpec, imports: tuple[str, ...]) -> str:
+    trusted = set(spec.imports) <= set(imports)  # a file alone must not make us run code
+    return ": " + ", ".join(action_names(spec)).lower() if spec.family.startswith("atari") and trusted else ""
 
 
 def _settings(weights: TrainedWeights) -> str:
     """Those that today's defaults are not, as flags."""
     trained, spec = weights.config, weights.spec
     shown_above = {name: getattr(trained, name) for name in ("method", "env", "network", "recurrent")}
-    like_it = TrainConfig(**shown_above, preset=trained.preset, total_steps=trained.total_steps)
-    today = settings_of(like_it.resolved(spec.kind, spec.frame_skip), timed=False)
-    today["total_steps"] = TrainConfig.total_steps
+    deciding = {name: getattr(trained, name) for name in ("preset", "total_steps", "processes")}
+    like_it = TrainConfig(**shown_above, **deciding).resolved(spec.kind, spec.frame_skip)
+    today = settings_of(like_it, timed=False) | {name: getattr(TrainConfig, name) for name in ("preset", "total_steps")}
     others = [
-        f"--{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+        _as_flag(name, value)
         for name, value in settings_of(trained, timed=False).items()
         if value not in (None, today[name]) and name != "precision"
     ]
     return f"today's defaults, but {' '.join(others)}" if others else "today's defaults"
+
+
+def _as_flag(name: str, value: Any) -> str:
+    if isinstance(getattr(TrainConfig, name), bool):
+        return flag(name if value else f"no_{name}")
+    return " ".join([flag(name), *map(str, value if isinstance(value, tuple) else (value,))])
 
 
 def _training(weights: TrainedWeights) -> str:

@@ -124,6 +124,8 @@ def reports_of(run: Path) -> Iterator[dict[str, float]]:
     try:
         lines = file.read_text(errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError) as error:
+        if (run / "config.json").exists():
+            raise NothingToDraw(f"{run} has reported nothing yet") from error
         kind = NothingToDraw if run.exists() else UsageError
         raise kind(f"{run}: {no_run_in(run)}") from error
     except OSError as error:

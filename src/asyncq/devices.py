@@ -20,4 +20,9 @@ def has_fast_bf16(device: str) -> bool:
     """Whether `device` multiplies bfloat16 in hardware: a GPU's tensor cores, or a processor's AMX or AVX-512 BF16."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return has_amx() or bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def has_amx() -> bool:
+    """Whether the processor multiplies matrices in tiles."""
+    return bool(torch.cpu._is_amx_tile_supported())

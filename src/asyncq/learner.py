@@ -102,6 +102,8 @@ class Learner:
         if self.config.deterministic and not self.env_steps:
             self.saver.save(self.state(), self.trained())
         reason = self._reason_to_stop() if self.env_steps else None  # one that goes on may be at its target
+        if reason:
+            self._report()
         while reason is None:
             fragments = self._drain()
             if fragments:

@@ -35,11 +35,16 @@ class Muon(torch.optim.Optimizer):
         """One update from the gradients that `backward` left."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    step = self._orthogonal_step if group["orthogonal"] else self._adam_step
-                    parameter.add_(step(parameter.grad, self.state[parameter], group["eps"]), alpha=-group["lr"])
+                gradient, state = parameter.grad, self.state[parameter]
+                if gradient is None:
+                    continue
+                if group["orthogonal"]:
+                    step = self._orthogonal_step(gradient, state)
+                else:
+                    step = self._adam_step(gradient, state, group["eps"])
+                parameter.add_(step, alpha=-group["lr"])
 
-    def _orthogonal_step(self, gradient: Tensor, state: dict[str, Any], eps: float) -> Tensor:
+    def _orthogonal_step(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
         if not state:
             state["momentum"] = torch.zeros_like(gradient)
         momentum: Tensor = state["momentum"].lerp_(gradient, 1 - MOMENTUM)

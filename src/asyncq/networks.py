@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asyncq.devices import has_amx
 from asyncq.errors import UsageError, one_line
 
 CONVOLUTIONS: dict[str, tuple[list[tuple[int, int, int]], int]] = {
@@ -176,7 +177,7 @@ class Network(nn.Module, ABC):
 
         AMX's convolutions want channels last, others are faster with images as environments give them.
         """
-        order = torch.channels_last if torch.cpu._is_amx_tile_supported() else torch.contiguous_format
+        order = torch.channels_last if has_amx() else torch.contiguous_format
         acting = copy.deepcopy(self)
         for stream in acting.streams:
             if isinstance(stream.trunk, ConvolutionalTrunk | ResidualTrunk):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asyncq.checks import flag
 from asyncq.config import TrainConfig
 from asyncq.errors import UsageError
 from asyncq.storage.files import write_whole
@@ -94,8 +95,8 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
     before = read_config(directory / "config.json", f"{directory / 'config.json'}")
     for name in LASTING:
         if getattr(config, name) != getattr(before, name):
-            flag, value = name.replace("_", "-"), getattr(before, name)
-            raise UsageError(f"--{flag} cannot change when a run goes on: in {directory} it is {value}")
+            value = getattr(before, name)
+            raise UsageError(f"{flag(name)} cannot change when a run goes on: in {directory} it is {value}")
     run = Run(directory, lock=lock).again(say)
     if run.resume_from is None and any(directory.glob("weights/*.h5")):
         raise UsageError(

@@ -20,7 +20,7 @@ class WorkerState(enum.IntEnum):
 
 
 class StatusBoard:
-    """Each worker writes only its own row; only the main process says stop."""
+    """A row for each worker, written by it and by whoever starts and replaces it; only the main process says stop."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers

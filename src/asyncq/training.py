@@ -219,13 +219,15 @@ def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Di
 def conclude(outcome: Outcome, run_dir: Path, signals: Signals) -> int:
     """Say where everything is; returns the exit status."""
     failed, reached = outcome.failure is not None, outcome.reason in REACHED
-    if (run_dir / "best.h5").exists():
+    has_weights = (run_dir / "best.h5").exists()
+    if has_weights or not failed:
         end = "failed" if failed else f"--{outcome} reached" if reached else str(outcome)
         after = f" after {outcome.env_steps:,} env steps" if outcome.env_steps else ""
         score = "" if outcome.episodic_return is None else f", return {outcome.episodic_return:.1f}"
-        print(f"asyncq: {end}{after}{score}; best weights in {run_dir / 'best.h5'}")
-    elif not failed:
-        print(f"asyncq: {outcome}; nothing was learned yet")
+        kept = "no weights were saved yet" if outcome.env_steps else "nothing was learned yet"
+        if has_weights:
+            kept = f"best weights in {run_dir / 'best.h5'}"
+        print(f"asyncq: {end}{after}{score}; {kept}")
     if not reached:
         has_state = any((run_dir / "state").glob("*.h5"))
         flags = f"--resume {run_dir}" if has_state else f"--run-dir {run_dir} --resume auto"

@@ -69,6 +69,7 @@ def test_frames_of_another_size(env_id: str) -> None:
 def test_an_unknown_id_names_the_nearest() -> None:
     assert "the nearest ids are CartPole-v1" in refusal("CartPol-v1")
     assert "ALE/Pong-v5" in refusal("ALE/Pnog-v5")
+    assert "Pong-v4" in refusal("pong")
 
 
 def test_an_id_like_no_other_has_no_neighbours() -> None:

@@ -41,7 +41,7 @@ class EnvironmentSpec:
     @property
     def kind(self) -> str:
         """ "image" or "vector": what the networks care about."""
-        return "vector" if self.family == "vectors" else "image"
+        return "image" if len(self.frame_shape) == 2 else "vector"
 
     @property
     def observation_shape(self) -> tuple[int, ...]:

@@ -43,6 +43,10 @@ def lambda_returns(
     return returns
 
 
+MOST_RATIO = 1.0
+"""Both rho-bar and c-bar."""
+
+
 class VTrace(NamedTuple):
     """`targets[T, E]` for the values; `advantages[T, E]` for the policy, and their weights `ratios[T, E]`, clipped."""
 
@@ -58,7 +62,6 @@ def vtrace(
     mask: Tensor,
     log_ratios: Tensor,
     trace_lambda: float,
-    clip_ratio: float = 1.0,
 ) -> VTrace:
     """V-trace (Espeholt et al. 2018, eq. 1) with lambda as in its remark 2; on-policy it is GAE(lambda).
 
@@ -67,9 +70,8 @@ def vtrace(
         rewards, discounts, mask: `[T, E]`.
         log_ratios: log pi(a_t|x_t) - log mu(a_t|x_t), `[T, E]`.
         trace_lambda: multiplies the trace coefficients c.
-        clip_ratio: both rho-bar and c-bar.
     """
-    ratios = log_ratios.exp().clamp(max=clip_ratio)
+    ratios = log_ratios.exp().clamp(max=MOST_RATIO)
     deltas = mask * ratios * (rewards + discounts * values[1:] - values[:-1])
     traces = mask * trace_lambda * discounts * ratios
     corrections = torch.empty_like(deltas)

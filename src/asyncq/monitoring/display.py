@@ -16,6 +16,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from asyncq.checks import flag
 from asyncq.config import TrainConfig
 from asyncq.machine import usable_cores
 from asyncq.monitoring.diagnosis import bottleneck
@@ -63,7 +64,7 @@ def chosen(config: TrainConfig) -> str:
     """The settings that make a training fast or slow, as flags: what was given, and what was chosen."""
     names = ["processes", "envs_per_process", "n_step", "batch_size", "passes", "network", "precision"]
     names += ["sequence_length"] if config.recurrent else []
-    return " ".join(f"--{name.replace('_', '-')} {getattr(config, name)}" for name in names)
+    return " ".join(f"{flag(name)} {getattr(config, name)}" for name in names)
 
 
 class PlainDisplay:

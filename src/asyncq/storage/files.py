@@ -49,7 +49,8 @@ def refusing_what_fails(path: Path) -> Iterator[None]:
 def read_weights_bytes(path: Path) -> bytes:
     """The bytes of a weights file. Raises UsageError if there is none that can be read."""
     if path.is_dir():
-        example = min(path.glob("*.h5"), default=path / "best.h5")
+        folder = path.parent if path.name == "state" else path
+        example = min(folder.glob("*.h5"), default=folder / "best.h5")
         raise UsageError(f"{path} is a directory; give the weights file in it, such as {example}")
     if not path.exists():
         raise UsageError(f"there is no weights file {path}")
