@@ -12,12 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec
 from asyncq.experience import ExperienceQueue, FragmentLayout, stack_frames
-from asyncq.learner import BAD_BATCHES, LOOK_AROUND_SECONDS, Learner, LearnerTask, NumbersWentBad, learned_rewards
+from asyncq.learner import (
+    BAD_BATCHES,
+    LOOK_AROUND_SECONDS,
+    Learner,
+    LearnerTask,
+    NumbersWentBad,
+    learned_rewards,
+    run_learner,
+)
 from asyncq.methods import network_for
 from asyncq.methods.batch import Batch
 from asyncq.status import StatusBoard
@@ -329,9 +337,10 @@ def test_stacks_of_several_fragments_begin_anew_at_resets(tmp_path: Path) -> Non
     push(learner, 0, resets=2)
     push(learner, 1)
     fragments = learner._drain()
-    expected = [stack_frames(torch.tensor(each.frames), torch.tensor(each.mask), 4) for each in fragments]
-    assert not expected[0][2, 0, :3].any() and expected[0][2, 1].all(-1).any()
-    assert torch.equal(learner.to_device(fragments).observations, torch.cat(expected, 1))
+    stacks = [stack_frames(torch.tensor(each.frames), torch.tensor(each.mask), 4) for each in fragments]
+    assert not stacks[0][2, 0, :3].any() and stacks[0][2, 1].all(-1).any()
+    expected = nn.functional.pixel_unshuffle(torch.cat(stacks, 1), 4)
+    assert torch.equal(learner.to_device(fragments).observations, expected)
 
 
 def test_what_the_learner_learns_from_is_what_was_pushed(tmp_path: Path) -> None:
@@ -574,3 +583,18 @@ def test_a_full_disk_does_not_stop_the_learner(tmp_path: Path, monkeypatch: pyte
     learner.saver.save(learner.state(), learner.trained())
     assert (tmp_path / "latest.h5").exists()
     assert newest_state(tmp_path, pytest.fail) == tmp_path / "state" / f"{3 * STEPS * ENVS}.h5"
+
+
+def test_numbers_that_are_slow_because_they_are_too_small_are_zero(tmp_path: Path) -> None:
+    """An optimizer's memory of what has no gradient any more fades to such numbers, and stays there."""
+    learner, _reports = make_learner(tmp_path)
+    learner.task.status.request_stop()
+    fading = torch.full((64,), 1e-38)
+    threads = torch.get_num_threads()
+    try:
+        run_learner(learner.task)
+        assert not (fading * 0.5).any()
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
+    assert (fading * 0.5).all()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from asyncq.networks import in_squares
 from asyncq.shared import CACHE_LINE, Array, Bell, SharedBuffer, aligned
 
 
@@ -89,26 +90,28 @@ class Fragment:
         self.episode_returns[beyond] = np.nan
 
 
-def stack_frames(frames: torch.Tensor, mask: torch.Tensor, frame_stack: int) -> torch.Tensor:
+def stack_frames(frames: torch.Tensor, mask: torch.Tensor, frame_stack: int, square: int = 1) -> torch.Tensor:
     """Rebuild stacked observations from single frames.
 
     Args:
         frames: `[T+S, E, ...]`, oldest first; the first S are the stack of the first observation.
         mask: `[T, E]`, 0 where a step reset its environment, so that the next observation begins an episode.
         frame_stack: S. With 1 the frames are the observations, and no axis is added.
+        square: side of the squares of pixels that become channels, see `networks.in_squares`.
 
     Returns:
-        `[T+1, E, S, ...]`, in memory with S last, as the learner's convolutions want it; frames from before an
-        episode's start are zero, as ale-py pads them.
+        `[T+1, E, S, ...]`, in squares `[T+1, E, S square^2, ...]`, in memory with S last, as the learner's
+        convolutions want it; frames from before an episode's start are zero, as ale-py pads them.
     """
-    if frame_stack == 1:
+    if frame_stack == square == 1:
         return frames
-    steps = len(frames) - frame_stack
-    stacked = torch.stack([frames[age : age + steps + 1] for age in range(frame_stack)], dim=-1).movedim(-1, 2)
+    pixels = in_squares(frames.unsqueeze(2), square).movedim(2, -1)
+    steps, channels = len(frames) - frame_stack, pixels.shape[-1]
+    stacked = torch.cat([pixels[age : age + steps + 1] for age in range(frame_stack)], dim=-1)
     for reset, env in (mask == 0).nonzero().tolist():
         for age in range(min(frame_stack - 1, steps - reset)):
-            stacked[reset + 1 + age, env, : frame_stack - 1 - age] = 0
-    return stacked
+            stacked[reset + 1 + age, env, ..., : (frame_stack - 1 - age) * channels] = 0
+    return stacked.movedim(-1, 2)
 
 
 class Lane:

@@ -63,6 +63,7 @@ class LearnerTask:
 def run_learner(task: LearnerTask) -> None:
     """Learn until a limit of the configuration is reached or the status board says stop, then save."""
     torch.set_num_threads(task.threads)
+    torch.set_flush_denormal(True)  # what optimizers remember of inactive features fades to numbers that are slow
     torch.manual_seed(task.config.seed)
     if task.config.deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS may sum in any order
@@ -163,9 +164,11 @@ class Learner:
             return torch.from_numpy(np.concatenate(arrays, axis=1)).to(self.task.device, non_blocking=True)
 
         mask = gather("mask")
-        observations = stack_frames(gather("frames"), mask, self.task.spec.frame_stack)
+        observations = stack_frames(gather("frames"), mask, self.task.spec.frame_stack, self.network.square)
+        if self.network.square == 1:
+            observations = observations.reshape(*observations.shape[:2], *self.task.spec.observation_shape)
         return Batch(
-            observations=observations.reshape(*observations.shape[:2], *self.task.spec.observation_shape),
+            observations=observations,
             actions=gather("actions"),
             rewards=learned_rewards(gather("rewards"), self.config),
             discounts=gather("discounts"),

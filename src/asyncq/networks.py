@@ -40,13 +40,18 @@ class ImageNorm(nn.LayerNorm):
 
 
 class ConvolutionalTrunk(nn.Module):
-    """Convolutions and one fully connected layer over stacked grey frames, uint8 `[B, S, H, W]` -> `[B, features]`."""
+    """Convolutions and one fully connected layer over stacked grey frames, uint8 `[B, S, H, W]` -> `[B, features]`.
+
+    Where `square`, the first convolution's stride, is more than 1, frames may also come `in_squares` of that side,
+    `[B, S square^2, H / square, W / square]`: its backward pass then takes less than half the time.
+    """
 
     def __init__(
         self, shape: Sequence[int], layers: Sequence[tuple[int, int, int]], features: int, layer_norm: bool
     ) -> None:
         super().__init__()
         self.features = features
+        self.square = 4 if layers[0][1:] == (8, 4) and shape[1] % 4 == shape[2] % 4 == 0 else 1
         self.convolutions = nn.ModuleList()
         self.norms = nn.ModuleList()
         channels, height, width = shape
@@ -63,9 +68,12 @@ class ConvolutionalTrunk(nn.Module):
         hidden = _in_fastest_order(_as_numbers(observations, self.dense.weight.dtype))
         for layer, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             assert isinstance(convolution, nn.Conv2d)
-            # pixels are scaled to 0..1 by way of the few weights, not of the many pixels
-            weight = convolution.weight / 255 if layer == 0 else convolution.weight
-            hidden = functional.conv2d(hidden, weight, convolution.bias, convolution.stride)
+            weight, stride = convolution.weight, convolution.stride
+            if layer == 0:
+                weight = weight / 255  # pixels are scaled to 0..1 by way of the few weights, not of the many pixels
+            if hidden.shape[1] != weight.shape[1]:
+                weight, stride = functional.pixel_unshuffle(weight, self.square), (1, 1)
+            hidden = functional.conv2d(hidden, weight, convolution.bias, stride)
             hidden = functional.relu(norm(hidden))
         return functional.relu(self.dense_norm(self.dense(hidden.flatten(1))))
 
@@ -183,6 +191,12 @@ class Network(nn.Module, ABC):
             if isinstance(stream.trunk, ConvolutionalTrunk | ResidualTrunk):
                 stream.trunk.to(torch.bfloat16, memory_format=order)  # type: ignore[call-overload]
         return acting
+
+    @property
+    def square(self) -> int:
+        """Side of the squares of pixels in which it learns from frames fastest."""
+        trunk = self.streams[0].trunk
+        return trunk.square if isinstance(trunk, ConvolutionalTrunk) else 1
 
     @abstractmethod
     def heads(self, *features: Tensor) -> Outputs:
@@ -317,6 +331,21 @@ def own_trunk(path: str, shape: Sequence[int], layer_norm: bool) -> Trunk:
             f"the network {path} gives {list(found)} for 2 observations; it must give {wanted}, a torch module"
         )
     return trunk  # type: ignore[return-value]
+
+
+def in_squares(images: Tensor, side: int) -> Tensor:
+    """The pixels of each square as channels: uint8 `[..., S, H, W]` -> `[..., S side^2, H / side, W / side]`.
+
+    That is torch's pixel_unshuffle with channels last in memory, for a side of 4, whose pixels are moved as one word,
+    or of 1, which leaves images of any type as they are.
+    """
+    if side == 1:
+        return images
+    assert side == 4
+    height, width = (length // side for length in images.shape[-2:])
+    words = images.view(torch.int32).view(*images.shape[:-2], height, side, width)
+    squares = words.movedim((-4, -2), (-2, -1)).contiguous().view(torch.uint8)
+    return squares.flatten(-2).movedim(-1, -3)
 
 
 def _as_numbers(pixels: Tensor, dtype: torch.dtype) -> Tensor:
