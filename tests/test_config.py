@@ -87,11 +87,11 @@ def test_resolved_changes_nothing_that_was_given(method: str) -> None:
 def test_the_papers_preset_fills_in_the_same_settings_as_the_fast_one(method: str, kind: str) -> None:
     fast, paper = (TrainConfig(preset=preset, method=method).resolved(kind, 4) for preset in PRESETS)
     for field in dataclasses.fields(fast):
-        if field.name not in ("learning_rate_anneal_steps", "epsilon_anneal_frames"):
+        if field.name not in ("learning_rate_anneal_steps", "epsilon_anneal_frames", "precision"):
             assert (getattr(fast, field.name) is None) == (getattr(paper, field.name) is None), field.name
     assert paper.learning_rate_at(paper.total_steps // 2) == pytest.approx(3.5e-4)
     assert (paper.optimizer, paper.n_step, paper.batch_size, paper.passes) == ("rmsprop", 5, 5, 1)
-    assert paper.network == ("a3c" if kind == "image" else "mlp")
+    assert (paper.network, paper.precision) == ("a3c" if kind == "image" else "mlp", "float32")
     assert paper.target_interval == (0 if method == "a3c" else 10_000)
     assert paper.entropy_coefficient_at(9_000_000) == (0.01 if method == "a3c" else 0)
 

@@ -22,7 +22,7 @@ from asyncq.experience import ExperienceQueue, Fragment, stack_frames
 from asyncq.methods import METHODS, network_for
 from asyncq.methods.batch import Batch, Samples, shuffled_samples
 from asyncq.monitoring.metrics import Metrics
-from asyncq.optimizing import arrays_of, averaging_rate, make_optimizer, put_back
+from asyncq.optimizing import AVERAGED_EVERY, arrays_of, averaging_rate, make_optimizer, put_back
 from asyncq.policies import annealed_epsilon
 from asyncq.saving import Saver
 from asyncq.status import StatusBoard
@@ -216,7 +216,8 @@ class Learner:
         if config.max_grad_norm:
             torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), config.max_grad_norm, norm)
         self.optimizer.step()
-        self.averaged_weights.lerp_(self.weights, averaging_rate(self.updates))
+        if self.updates % AVERAGED_EVERY == 0:
+            self.averaged_weights.lerp_(self.weights, averaging_rate(self.updates))
         self.updates += 1
         self.metrics.add_losses(parts)
         if config.target_interval and self.env_steps >= self.next_target:

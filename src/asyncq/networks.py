@@ -71,11 +71,12 @@ class ConvolutionalTrunk(nn.Module):
             weight, stride = convolution.weight, convolution.stride
             if layer == 0:
                 weight = weight / 255  # pixels are scaled to 0..1 by way of the few weights, not of the many pixels
+            else:
+                hidden = functional.relu(hidden)
             if hidden.shape[1] != weight.shape[1]:
                 weight, stride = functional.pixel_unshuffle(weight, self.square), (1, 1)
-            hidden = functional.conv2d(hidden, weight, convolution.bias, stride)
-            hidden = functional.relu(norm(hidden))
-        return functional.relu(self.dense_norm(self.dense(hidden.flatten(1))))
+            hidden = norm(functional.conv2d(hidden, weight, convolution.bias, stride))
+        return functional.relu(self.dense_norm(self.dense(functional.relu(hidden.flatten(1)))))
 
 
 class ResidualTrunk(nn.Module):

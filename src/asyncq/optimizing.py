@@ -17,6 +17,8 @@ from asyncq.storage.state_file import TrainingState
 
 AVERAGED_SHARE, AVERAGED_AT_MOST = 0.1, 333
 """The updates over which weights are averaged: a share of all so far, and no more than so many."""
+AVERAGED_EVERY = 8
+"""Updates from one whose weights enter the average to the next: moving it costs a twentieth of a small update."""
 
 
 def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
@@ -42,7 +44,7 @@ def hidden_weights(network: nn.Module) -> list[Tensor]:
 
 def averaging_rate(updates: int) -> float:
     """How far the average moves to the weights that come after so many `updates`: all the way at first."""
-    return 1 / min(AVERAGED_SHARE * updates + 1, AVERAGED_AT_MOST)
+    return 1 / min(AVERAGED_SHARE * updates / AVERAGED_EVERY + 1, AVERAGED_AT_MOST / AVERAGED_EVERY)
 
 
 def arrays_of(
