@@ -6,6 +6,7 @@ import copy
 import errno
 import multiprocessing
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def received(reports: Any) -> list[dict[str, Any]]:
 
 def read(board: WeightBoard) -> tuple[Tensor, int, int]:
     weights = np.zeros(board.size, np.float32)
-    snapshot = board.read_if_newer(weights)
+    snapshot = board.read_if_newer(partial(np.copyto, weights))
     assert snapshot is not None
     return torch.from_numpy(weights), snapshot.version, snapshot.env_steps
 

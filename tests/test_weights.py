@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from asyncq.shared import Array, SharedBuffer
-from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
+from asyncq.weights import Snapshot, WeightBoard, fill_parameters, flatten_parameters
 
 SPAWN = multiprocessing.get_context("spawn")
 SIZE = 200_000
@@ -48,7 +49,7 @@ class Reader:
         self._newest = 0
 
     def look(self) -> None:
-        snapshot = self._board.read_if_newer(self._weights)
+        snapshot = self._board.read_if_newer(partial(np.copyto, self._weights))
         if snapshot is None:
             return
         whole = bool((self._weights == snapshot.version).all()) and snapshot.env_steps == 10 * snapshot.version
@@ -58,17 +59,17 @@ class Reader:
 
 def test_a_reader_of_a_board_without_weights_gets_none() -> None:
     weights = np.full(3, 7, np.float32)
-    assert WeightBoard(3).read_if_newer(weights) is None
+    assert WeightBoard(3).read_if_newer(partial(np.copyto, weights)) is None
     assert weights.tolist() == [7, 7, 7]
 
 
 def test_a_reader_gets_each_publication_once() -> None:
     board, weights = WeightBoard(3), np.zeros(3, np.float32)
     board.publish(np.array([1, 2, 3], np.float32), Snapshot(version=5, env_steps=50))
-    assert board.read_if_newer(weights) == Snapshot(5, 50)
+    assert board.read_if_newer(partial(np.copyto, weights)) == Snapshot(5, 50)
     assert weights.tolist() == [1, 2, 3]
     weights[:] = 0
-    assert board.read_if_newer(weights) is None
+    assert board.read_if_newer(partial(np.copyto, weights)) is None
     assert weights.tolist() == [0, 0, 0]
 
 
@@ -76,7 +77,7 @@ def test_a_reader_gets_the_newest_of_several_publications() -> None:
     board, weights = WeightBoard(2), np.zeros(2, np.float32)
     for version in range(1, 6):
         board.publish(np.full(2, version, np.float32), Snapshot(version, 0))
-    snapshot = board.read_if_newer(weights)
+    snapshot = board.read_if_newer(partial(np.copyto, weights))
     assert snapshot is not None
     assert snapshot.version == 5
     assert weights.tolist() == [5, 5]
@@ -85,24 +86,23 @@ def test_a_reader_gets_the_newest_of_several_publications() -> None:
 def test_the_first_version_may_be_0() -> None:
     board = WeightBoard(1)
     board.publish(np.ones(1, np.float32), Snapshot(0, 0))
-    assert board.read_if_newer(np.zeros(1, np.float32)) == Snapshot(0, 0)
+    assert board.read_if_newer(partial(np.copyto, np.zeros(1, np.float32))) == Snapshot(0, 0)
 
 
 @pytest.mark.parametrize("overtaken_by", [1, 2, 3])
-def test_a_copy_that_is_overtaken_in_the_middle_is_whole(overtaken_by: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_is_overtaken_in_the_middle_is_whole(overtaken_by: int) -> None:
     """The writer publishes so many times while the reader has copied half; it does not tear, or is taken again."""
-    board, weights, copy = WeightBoard(4), np.zeros(4, np.float32), np.copyto
+    board, weights = WeightBoard(4), np.zeros(4, np.float32)
     board.publish(np.full(4, 1, np.float32), Snapshot(1, 10))
+    later = iter(range(2, 2 + overtaken_by))
 
-    def copy_and_be_overtaken(target: Array, source: Array) -> None:
-        monkeypatch.setattr("asyncq.weights.np.copyto", copy)
-        copy(target[:2], source[:2])
-        for version in range(2, 2 + overtaken_by):
+    def copy_and_be_overtaken(source: Array) -> None:
+        weights[:2] = source[:2]
+        for version in later:
             board.publish(np.full(4, version, np.float32), Snapshot(version, 10 * version))
-        copy(target[2:], source[2:])
+        weights[2:] = source[2:]
 
-    monkeypatch.setattr("asyncq.weights.np.copyto", copy_and_be_overtaken)
-    snapshot = board.read_if_newer(weights)
+    snapshot = board.read_if_newer(copy_and_be_overtaken)
     assert snapshot is not None
     assert weights.tolist() == [snapshot.version] * 4
     assert snapshot.env_steps == 10 * snapshot.version
@@ -121,22 +121,24 @@ def test_a_copy_of_a_buffer_that_is_being_filled_is_taken_again(monkeypatch: pyt
 
     writer = threading.Thread(target=publish_two)
 
-    def slow_copy(target: Array, source: Array) -> None:
-        if source[0] == 1:
-            copy(target[:2], source[:2])
+    def slow_publication(target: Array, source: Array) -> None:
+        if source[0] < 3:
+            copy(target, source)
+            return
+        copy(target[2:], source[2:])
+        half_done.set()
+        assert go_on.wait(30)
+        copy(target[:2], source[:2])
+
+    def slow_copy(source: Array) -> None:
+        copy(weights[:2], source[:2])
+        if weights[0] == 1:
             writer.start()
             assert half_done.wait(30)
-            copy(target[2:], source[2:])
-        elif source[0] == 3 and target is not weights:
-            copy(target[2:], source[2:])
-            half_done.set()
-            assert go_on.wait(30)
-            copy(target[:2], source[:2])
-        else:
-            copy(target, source)
+        copy(weights[2:], source[2:])
 
-    monkeypatch.setattr("asyncq.weights.np.copyto", slow_copy)
-    snapshot = board.read_if_newer(weights)
+    monkeypatch.setattr("asyncq.weights.np.copyto", slow_publication)
+    snapshot = board.read_if_newer(slow_copy)
     go_on.set()
     writer.join(30)
     assert snapshot == Snapshot(2, 20)
@@ -174,6 +176,14 @@ def test_flatten_parameters_makes_views_of_one_tensor() -> None:
     flat.zero_()
     assert all(not parameter.any() for parameter in network.parameters())
     assert [parameter.shape for parameter in network.parameters()] == [parameter.shape for parameter in before]
+
+
+def test_fill_parameters_takes_what_flatten_parameters_gives() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 3, 2), nn.Linear(2, 1))
+    copied = nn.Sequential(nn.Conv2d(2, 3, 2).to(torch.bfloat16), nn.Linear(2, 1))
+    fill_parameters(copied, flatten_parameters(network).numpy())
+    for given, found in zip(network.parameters(), copied.parameters(), strict=True):
+        assert torch.equal(given.to(found.dtype), found)
 
 
 def test_an_optimizer_moves_the_flat_tensor_too() -> None:

@@ -7,6 +7,7 @@ waits for the writer, and a copy that was overtaken shows in the marks and is ta
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,11 +61,14 @@ class WeightBoard:
         marks[1] = publication
         self._published[0] = publication
 
-    def read_if_newer(self, weights: Array) -> Snapshot | None:
-        """Copy the newest weights into `weights[size]`; None, and nothing copied, if this reader has them already."""
+    def read_if_newer(self, copy: Callable[[Array], None]) -> Snapshot | None:
+        """Call `copy` with the newest weights, `[size]` float32; None, and no call, if this reader has them already.
+
+        If the writer overtakes `copy`, what it copied is torn, and it is called again.
+        """
         while (publication := int(self._published[0])) > self._seen:
             marks, buffer = self._marks[publication % 2], self._buffers[publication % 2]
-            np.copyto(weights, buffer)
+            copy(buffer)
             snapshot = Snapshot(int(marks[2]), int(marks[3]))
             if marks[1] == publication and marks[0] == publication:
                 self._seen = publication
@@ -81,3 +85,15 @@ def flatten_parameters(module: torch.nn.Module) -> torch.Tensor:
         parameter.data = flat[start : start + parameter.numel()].view_as(parameter)
         start += parameter.numel()
     return flat
+
+
+@torch.no_grad()
+def fill_parameters(module: torch.nn.Module, flat: Array) -> None:
+    """Copy `flat[size]`, as `flatten_parameters` has it, into the parameters of `module`, of whatever type they are."""
+    parameters: list[torch.Tensor] = list(module.parameters())
+    start = 0
+    parts = []
+    for parameter in parameters:
+        parts.append(torch.from_numpy(flat[start : start + parameter.numel()]).view_as(parameter))
+        start += parameter.numel()
+    torch._foreach_copy_(parameters, parts)

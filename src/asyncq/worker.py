@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -20,7 +21,7 @@ from asyncq.methods import METHODS, network_for
 from asyncq.networks import Outputs
 from asyncq.policies import EpsilonGreedyPolicy, SoftmaxPolicy, annealed_epsilon, sample_final_epsilons
 from asyncq.status import StatusBoard, WorkerState
-from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
+from asyncq.weights import Snapshot, WeightBoard, fill_parameters
 
 LOOK_AROUND_SECONDS = 0.2
 NICENESS = 10
@@ -64,10 +65,9 @@ class Worker:
         self.task = task
         self.steps, self.envs = config.n_step, config.envs_per_process
         self.heads = METHODS[config.method].HEADS
-        self.network = network_for(config, task.spec)
-        self.weights = flatten_parameters(self.network)
+        network = network_for(config, task.spec)
         fast = config.precision == "bf16" and has_fast_bf16("cpu")
-        self.acting = self.network.acting_in_bfloat16() if fast else self.network
+        self.network = network.acting_in_bfloat16() if fast else network
         self.snapshot = Snapshot(version=0, env_steps=0)
         self.begin_games(task.start)
 
@@ -119,14 +119,11 @@ class Worker:
             self.task.status.touch(self.task.index)
             time.sleep(0.01)
 
-    @torch.no_grad()
     def refresh(self) -> bool:
-        snapshot = self.task.board.read_if_newer(self.weights.numpy())
+        snapshot = self.task.board.read_if_newer(partial(fill_parameters, self.network))
         if snapshot is None:
             return False
         self.snapshot = snapshot
-        if self.acting is not self.network:
-            torch._foreach_copy_(list(self.acting.parameters()), list(self.network.parameters()))
         self.policy = self._policy()
         return True
 
@@ -171,7 +168,7 @@ class Worker:
     @torch.inference_mode()
     def _look(self) -> tuple[Outputs, Tensor]:
         """What the network makes of the newest observations, and its memory after them."""
-        return self.acting.step(torch.as_tensor(self.observations), self.memory)
+        return self.network.step(torch.as_tensor(self.observations), self.memory)
 
     def _step(self, fragment: Fragment, t: int) -> None:
         config = self.task.config
