@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from asyncq.rmsprop import RMSProp
+from asyncq.rmsprop import CACHED_NUMBERS, RMSProp
 
 
 def weight_after(gradients: list[float], lr: float, eps: float) -> float:
@@ -37,3 +37,12 @@ def test_parameters_without_a_gradient_are_left_alone() -> None:
     weight = torch.nn.Parameter(torch.tensor([2.0]))
     RMSProp([weight], lr=0.1, eps=0.1).step()
     assert weight.item() == 2
+
+
+def test_a_tensor_of_several_parts_whose_gradient_lies_in_another_order() -> None:
+    weight = torch.nn.Parameter(torch.zeros(3, 8, 64, 64))
+    assert weight.numel() > CACHED_NUMBERS
+    weight.grad = torch.randn(weight.shape).contiguous(memory_format=torch.channels_last)
+    RMSProp([weight], lr=0.1, eps=0.1).step()
+    expected = -0.1 * weight.grad / (0.01 * weight.grad.square() + 0.1).sqrt()
+    torch.testing.assert_close(weight.detach(), expected.contiguous())

@@ -109,8 +109,8 @@ PAPER: dict[str, Any] = {
     "learning_rate": 7e-4, "final_learning_rate": 0.0, "max_grad_norm": 0.0, "layer_norm": False,
     # the author's 0.1 is for sums over the 5 steps of an update; for means over them that is 0.1 / 5^2
     "optimizer": "rmsprop", "optimizer_epsilon": 0.004,
-    "normalise_advantages": False, "policy_clip": 0.0, "correction": "none", "life_loss_ends": False,
-    "reward_scale": 1.0, "precision": "float32",
+    "normalise_advantages": False, "policy_clip": 0.0, "correction": "none", "reward_scale": 1.0,
+    "precision": "float32",
     "epsilon_final": (0.1, 0.01, 0.5), "epsilon_probabilities": (0.4, 0.3, 0.3), "epsilon_anneal_frames": 4_000_000,
 }  # fmt: skip
 PAPER_A3C = {"entropy_coefficient": 0.01, "final_entropy_coefficient": 0.01, "target_interval": 0}

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 DECAY = 0.99
+CACHED_NUMBERS = 65_536
+"""That a CPU updates at once, so that they stay in its cache from one operation to the next."""
 
 
 class RMSProp(torch.optim.Optimizer):
@@ -29,6 +31,9 @@ class RMSProp(torch.optim.Optimizer):
                 if gradient is None:
                     continue
                 if not state:
-                    state["square_avg"] = torch.zeros_like(gradient)
-                mean_square = state["square_avg"].mul_(DECAY).addcmul_(gradient, gradient, value=1 - DECAY)
-                parameter.addcmul_(gradient, (mean_square + group["eps"]).rsqrt_(), value=-group["lr"])
+                    state["square_avg"] = torch.zeros_like(parameter)
+                whole = parameter.view(-1), gradient.reshape(-1), state["square_avg"].view(-1)
+                size = CACHED_NUMBERS if parameter.is_cpu else parameter.numel()
+                for weights, slopes, mean_squares in zip(*(tensor.split(size) for tensor in whole), strict=True):
+                    mean_squares.mul_(DECAY).addcmul_(slopes, slopes, value=1 - DECAY)
+                    weights.addcmul_(slopes, (mean_squares + group["eps"]).rsqrt_(), value=-group["lr"])
