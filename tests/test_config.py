@@ -117,7 +117,7 @@ def test_the_papers_16_environments_are_shared_out_among_the_processes(processes
     assert TrainConfig(preset="paper", processes=processes).resolved("image", 4).envs_per_process == envs
 
 
-def test_a_lost_life_ends_what_is_learned_from_games_by_default_but_not_in_the_paper() -> None:
+def test_a_lost_life_ends_what_is_learned_from_games_by_default() -> None:
     assert TrainConfig().resolved("image", 4).life_loss_ends is True
     assert TrainConfig(preset="paper").resolved("image", 4).life_loss_ends is True
     assert TrainConfig(life_loss_ends=False).resolved("image", 4).life_loss_ends is False

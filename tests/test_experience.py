@@ -128,7 +128,7 @@ def test_stacks_in_squares_are_the_stacks_with_the_pixels_of_each_square_as_chan
     frames = torch.randint(256, (8 + frame_stack, 3, 12, 20), dtype=torch.uint8)
     mask = torch.ones(8, 3)
     mask[2, 1] = mask[7, 0] = mask[5, 2] = 0
-    stacked = stack_frames(frames, mask, frame_stack, square=4)
+    stacked = stack_frames(frames, mask, frame_stack, squares=True)
     plain = stack_frames(frames, mask, frame_stack).reshape(9, 3, frame_stack, 12, 20)
     assert torch.equal(stacked, torch.nn.functional.pixel_unshuffle(plain, 4))
     assert stacked.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)

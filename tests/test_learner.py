@@ -323,13 +323,39 @@ def test_a_run_that_goes_on_at_its_target_return_learns_no_more(tmp_path: Path) 
     assert (learner.env_steps, learner.updates) == (1000, 0)
 
 
+@pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("frame_stack", [1, 4])
-def test_images_reach_the_network_as_stacks(tmp_path: Path, frame_stack: int) -> None:
-    spec = EnvironmentSpec("X-v0", "pixels", (84, 84), "uint8", frame_stack, frame_skip=1, actions=2)
-    learner, reports = make_learner(tmp_path, spec, total_steps=1, frame_stack=frame_stack)
+@pytest.mark.parametrize(("network", "side"), [("a3c", 84), ("a3c", 86), ("small", 42)])
+def test_images_reach_the_network_as_stacks(
+    tmp_path: Path, network: str, side: int, frame_stack: int, recurrent: bool
+) -> None:
+    """Of the networks, only a3c at 84 takes them in squares."""
+    spec = EnvironmentSpec("X-v0", "pixels", (side, side), "uint8", frame_stack, frame_skip=1, actions=2)
+    settings: dict[str, Any] = {
+        "network": network,
+        "frame_size": side,
+        "frame_stack": frame_stack,
+        "recurrent": recurrent,
+    }
+    learner, reports = make_learner(tmp_path, spec, total_steps=1, **settings)
     push(learner, 0)
     learner.learn()
     assert received(reports)[0]["updates"] == 1
+
+
+def test_the_average_is_the_first_weights_until_8_updates_later(tmp_path: Path) -> None:
+    learner, _reports = make_learner(tmp_path)
+    averages = []
+    for number in range(9):
+        push(learner, number)
+        learner.learn_from(learner.to_device(learner._drain()))
+        learner.task.queue.release()
+        averages.append(learner.averaged_weights.clone())
+        if number == 0:
+            assert torch.equal(averages[0], learner.weights)
+    assert learner.updates == 9
+    assert all(torch.equal(average, averages[0]) for average in averages[:8])
+    assert not torch.equal(averages[8], averages[0])
 
 
 def test_stacks_of_several_fragments_begin_anew_at_resets(tmp_path: Path) -> None:

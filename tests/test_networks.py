@@ -103,24 +103,24 @@ def test_the_order_of_pixels_in_memory_changes_nothing(layer_norm: bool) -> None
     torch.testing.assert_close(network(observations), expected)
 
 
-@pytest.mark.parametrize("name", ["a3c", "nature"])
-def test_a_network_learns_the_same_from_images_in_squares(name: str) -> None:
-    network = make_network(name, "policy-value", IMAGE, 6, layer_norm=True).double()
+@pytest.mark.parametrize(("name", "layer_norm"), [("a3c", True), ("a3c", False), ("nature", True)])
+def test_a_network_learns_the_same_from_images_in_squares(name: str, layer_norm: bool) -> None:
+    network = make_network(name, "policy-value", IMAGE, 6, layer_norm).double()
     observations = torch.randint(256, (3, *IMAGE), dtype=torch.uint8)
-    assert network.square == 4
+    assert network.takes_squares
 
     def learn(images: torch.Tensor) -> list[torch.Tensor]:
         logits, values = network(images)
         return [logits, values, *torch.autograd.grad((logits * 30).sum() + values.sum(), list(network.parameters()))]
 
-    torch.testing.assert_close(learn(in_squares(observations, 4)), learn(observations))
+    torch.testing.assert_close(learn(in_squares(observations)), learn(observations))
 
 
 @pytest.mark.parametrize(
     ("name", "shape"), [("small", IMAGE), ("impala", IMAGE), ("a3c", (4, 86, 84)), ("mlp", VECTOR)]
 )
 def test_networks_that_gain_nothing_from_squares_take_images_as_they_are(name: str, shape: tuple[int, ...]) -> None:
-    assert make_network(name, "q", shape, 6, layer_norm=True).square == 1
+    assert not make_network(name, "q", shape, 6, layer_norm=True).takes_squares
 
 
 def test_image_norm_is_layer_norm_in_either_order_of_memory() -> None:

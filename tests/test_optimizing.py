@@ -54,4 +54,7 @@ def test_the_average_begins_with_the_first_weights_and_follows_the_early_ones_cl
 
 
 def test_later_it_forgets_in_333_updates_all_but_a_share_of_1_in_e() -> None:
-    assert averages(5_000 * [5.0] + 333 * [1.0])[-1] == pytest.approx(1 + 4 / math.e, abs=0.05)
+    kept = [average - 1 for average in averages(5_000 * [5.0] + 333 * [1.0])]
+    moves = 333 // AVERAGED_EVERY
+    assert kept[4_999 + moves * AVERAGED_EVERY] == pytest.approx(4 * (1 - AVERAGED_EVERY / 333) ** moves, rel=1e-3)
+    assert kept[4_999 + moves * AVERAGED_EVERY] == pytest.approx(4 / math.e, abs=0.02)

@@ -181,6 +181,7 @@ def test_flatten_parameters_makes_views_of_one_tensor() -> None:
 def test_fill_parameters_takes_what_flatten_parameters_gives() -> None:
     network = nn.Sequential(nn.Conv2d(2, 3, 2), nn.Linear(2, 1))
     copied = nn.Sequential(nn.Conv2d(2, 3, 2).to(torch.bfloat16), nn.Linear(2, 1))
+    copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     fill_parameters(copied, flatten_parameters(network).numpy())
     for given, found in zip(network.parameters(), copied.parameters(), strict=True):
         assert torch.equal(given.to(found.dtype), found)

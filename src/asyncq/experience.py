@@ -90,22 +90,22 @@ class Fragment:
         self.episode_returns[beyond] = np.nan
 
 
-def stack_frames(frames: torch.Tensor, mask: torch.Tensor, frame_stack: int, square: int = 1) -> torch.Tensor:
+def stack_frames(frames: torch.Tensor, mask: torch.Tensor, frame_stack: int, squares: bool = False) -> torch.Tensor:
     """Rebuild stacked observations from single frames.
 
     Args:
         frames: `[T+S, E, ...]`, oldest first; the first S are the stack of the first observation.
         mask: `[T, E]`, 0 where a step reset its environment, so that the next observation begins an episode.
-        frame_stack: S. With 1 the frames are the observations, and no axis is added.
-        square: side of the squares of pixels that become channels, see `networks.in_squares`.
+        frame_stack: S. With 1 the frames, if not wanted in squares, are the observations, and no axis is added.
+        squares: whether to give images `networks.in_squares`.
 
     Returns:
-        `[T+1, E, S, ...]`, in squares `[T+1, E, S square^2, ...]`, in memory with S last, as the learner's
+        `[T+1, E, S, ...]`, or `[T+1, E, 16 S, H / 4, W / 4]`, in memory with that axis last, as the learner's
         convolutions want it; frames from before an episode's start are zero, as ale-py pads them.
     """
-    if frame_stack == square == 1:
+    if frame_stack == 1 and not squares:
         return frames
-    pixels = in_squares(frames.unsqueeze(2), square).movedim(2, -1)
+    pixels = (in_squares(frames.unsqueeze(2)) if squares else frames.unsqueeze(2)).movedim(2, -1)
     steps, channels = len(frames) - frame_stack, pixels.shape[-1]
     stacked = torch.cat([pixels[age : age + steps + 1] for age in range(frame_stack)], dim=-1)
     for reset, env in (mask == 0).nonzero().tolist():

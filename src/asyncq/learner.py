@@ -164,8 +164,9 @@ class Learner:
             return torch.from_numpy(np.concatenate(arrays, axis=1)).to(self.task.device, non_blocking=True)
 
         mask = gather("mask")
-        observations = stack_frames(gather("frames"), mask, self.task.spec.frame_stack, self.network.square)
-        if self.network.square == 1:
+        squares = self.network.takes_squares
+        observations = stack_frames(gather("frames"), mask, self.task.spec.frame_stack, squares)
+        if not squares:
             observations = observations.reshape(*observations.shape[:2], *self.task.spec.observation_shape)
         return Batch(
             observations=observations,

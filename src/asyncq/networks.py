@@ -24,6 +24,9 @@ CONVOLUTIONS: dict[str, tuple[list[tuple[int, int, int]], int]] = {
 """Filters, kernel size and stride of each convolution, and the features of the layer after them (a3c: Mnih et al. 2016;
 nature: Mnih et al. 2015; small: for frames of half the side, less than a third of a3c's work)."""
 
+SQUARE = 4
+"""Side of the squares of pixels that `in_squares` makes channels, and stride of the convolutions that gain by it."""
+
 Outputs = tuple[Tensor, Tensor]
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
@@ -42,8 +45,8 @@ class ImageNorm(nn.LayerNorm):
 class ConvolutionalTrunk(nn.Module):
     """Convolutions and one fully connected layer over stacked grey frames, uint8 `[B, S, H, W]` -> `[B, features]`.
 
-    Where `square`, the first convolution's stride, is more than 1, frames may also come `in_squares` of that side,
-    `[B, S square^2, H / square, W / square]`: its backward pass then takes less than half the time.
+    Where `takes_squares` is true, they may also come `in_squares`, `[B, 16 S, H / 4, W / 4]`: the backward pass of the
+    first convolution then takes less than half the time.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class ConvolutionalTrunk(nn.Module):
     ) -> None:
         super().__init__()
         self.features = features
-        self.square = 4 if layers[0][1:] == (8, 4) and shape[1] % 4 == shape[2] % 4 == 0 else 1
+        self.takes_squares = layers[0][1:] == (2 * SQUARE, SQUARE) and shape[1] % SQUARE == shape[2] % SQUARE == 0
         self.convolutions = nn.ModuleList()
         self.norms = nn.ModuleList()
         channels, height, width = shape
@@ -74,8 +77,9 @@ class ConvolutionalTrunk(nn.Module):
             else:
                 hidden = functional.relu(hidden)
             if hidden.shape[1] != weight.shape[1]:
-                weight, stride = functional.pixel_unshuffle(weight, self.square), (1, 1)
+                weight, stride = functional.pixel_unshuffle(weight, SQUARE), (1, 1)
             hidden = norm(functional.conv2d(hidden, weight, convolution.bias, stride))
+        # only then ReLU: its gradient comes in the dense layer's order of memory
         return functional.relu(self.dense_norm(self.dense(functional.relu(hidden.flatten(1)))))
 
 
@@ -194,10 +198,10 @@ class Network(nn.Module, ABC):
         return acting
 
     @property
-    def square(self) -> int:
-        """Side of the squares of pixels in which it learns from frames fastest."""
+    def takes_squares(self) -> bool:
+        """Whether it learns faster from images `in_squares`."""
         trunk = self.streams[0].trunk
-        return trunk.square if isinstance(trunk, ConvolutionalTrunk) else 1
+        return type(trunk) is ConvolutionalTrunk and trunk.takes_squares
 
     @abstractmethod
     def heads(self, *features: Tensor) -> Outputs:
@@ -334,17 +338,13 @@ def own_trunk(path: str, shape: Sequence[int], layer_norm: bool) -> Trunk:
     return trunk  # type: ignore[return-value]
 
 
-def in_squares(images: Tensor, side: int) -> Tensor:
-    """The pixels of each square as channels: uint8 `[..., S, H, W]` -> `[..., S side^2, H / side, W / side]`.
+def in_squares(images: Tensor) -> Tensor:
+    """The pixels of each square as channels: contiguous uint8 `[..., S, H, W]` -> `[..., 16 S, H / 4, W / 4]`.
 
-    That is torch's pixel_unshuffle with channels last in memory, for a side of 4, whose pixels are moved as one word,
-    or of 1, which leaves images of any type as they are.
+    That is torch's pixel_unshuffle with channels last in memory; the four pixels of a row are moved as one word.
     """
-    if side == 1:
-        return images
-    assert side == 4
-    height, width = (length // side for length in images.shape[-2:])
-    words = images.view(torch.int32).view(*images.shape[:-2], height, side, width)
+    height, width = (length // SQUARE for length in images.shape[-2:])
+    words = images.view(torch.int32).view(*images.shape[:-2], height, SQUARE, width)
     squares = words.movedim((-4, -2), (-2, -1)).contiguous().view(torch.uint8)
     return squares.flatten(-2).movedim(-1, -3)
 

@@ -43,7 +43,7 @@ def hidden_weights(network: nn.Module) -> list[Tensor]:
 
 
 def averaging_rate(updates: int) -> float:
-    """How far the average moves to the weights that come after so many `updates`: all the way at first."""
+    """How far the average moves, every AVERAGED_EVERY updates, to the weights after `updates`: all the way at first."""
     return 1 / min(AVERAGED_SHARE * updates / AVERAGED_EVERY + 1, AVERAGED_AT_MOST / AVERAGED_EVERY)
 
 
