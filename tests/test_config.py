@@ -130,6 +130,8 @@ def test_the_entropy_bonus_falls_linearly_over_the_run_at_most_and_then_stays() 
         )
         bonuses = [config.entropy_coefficient_at(steps) for steps in (0, 500, 1000, 9000)]
         assert bonuses == pytest.approx([0.5, 0.3, 0.1, 0.1])
+    longer = TrainConfig(learning_rate=0.5, final_learning_rate=0.1, total_steps=50, learning_rate_anneal_steps=100)
+    assert longer.learning_rate_at(50) == pytest.approx(0.3)
 
 
 def test_an_entropy_coefficient_below_the_default_final_one_stays_what_it_is() -> None:
@@ -137,10 +139,9 @@ def test_an_entropy_coefficient_below_the_default_final_one_stays_what_it_is() -
     assert TrainConfig(entropy_coefficient=0.0).resolved("vector", 1).entropy_coefficient_at(0) == 0
 
 
-def test_the_step_size_falls_over_the_run_at_most() -> None:
+def test_the_step_size_falls_over_the_run_or_as_long_as_asked() -> None:
     for config in (
         TrainConfig(learning_rate=0.5, final_learning_rate=0.1, total_steps=100),
-        TrainConfig(learning_rate=0.5, final_learning_rate=0.1, total_steps=100, learning_rate_anneal_steps=900),
         TrainConfig(learning_rate=0.5, final_learning_rate=0.1, total_steps=900, learning_rate_anneal_steps=100),
     ):
         assert [config.learning_rate_at(steps) for steps in (0, 50, 100, 120)] == pytest.approx([0.5, 0.3, 0.1, 0.1])

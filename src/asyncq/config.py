@@ -67,7 +67,7 @@ class TrainConfig:
     final_learning_rate: AutoFloat = None
     """Last step size (default: 1e-4 for a3c on images, else 0)."""
     learning_rate_anneal_steps: AutoInt = None
-    """Env steps over which the step size falls; at most all (default: all)."""
+    """Env steps over which the step size falls, which may be more than the run has (default: all it has)."""
     optimizer: AutoStr = None
     """muon, adam, radam or rmsprop; its statistics are shared by all workers' experience (default: by method)."""
     optimizer_epsilon: AutoFloat = None
@@ -178,7 +178,7 @@ class TrainConfig:
     def entropy_coefficient_at(self, env_steps: int) -> float:
         """Weight of the entropy bonus after `env_steps`."""
         assert self.entropy_anneal_steps
-        steps = self.entropy_anneal_steps
+        steps = min(self.entropy_anneal_steps, self.total_steps)
         return self._falling(self.entropy_coefficient, self.final_entropy_coefficient, env_steps, steps)
 
     def exploration_progress_at(self, env_steps: int) -> float:
@@ -187,9 +187,9 @@ class TrainConfig:
         return env_steps * self.frame_skip / max(1, self.epsilon_anneal_frames)
 
     def _falling(self, start: float | None, end: float | None, env_steps: int, steps: int) -> float:
-        """From `start` linearly to `end` in `steps`, or in the whole run if that is shorter; then `end`."""
+        """From `start` linearly to `end` in `steps`; then `end`."""
         assert start is not None and end is not None
-        return end + (start - end) * max(0.0, 1 - env_steps / min(steps, self.total_steps))
+        return end + (start - end) * max(0.0, 1 - env_steps / steps)
 
     def resolved(self, kind: str, frame_skip: int) -> TrainConfig:
         """Fill every open field for observations of `kind` "image" or "vector" and the environment's frame skip.
