@@ -20,11 +20,12 @@ import pytest
 
 from asyncq.config import TrainConfig
 from asyncq.methods import network_for
-from asyncq.networks import ImageNorm, QNetwork
+from asyncq.networks import QNetwork
 from asyncq.storage.state_file import load_state
 from asyncq.storage.weights_file import load_weights
 from asyncq.supervisor import RunFailed
 from asyncq.training import SAME_REQUEST_SECONDS, Outcome, Shared, Signals, conclude, follow, settle
+from asyncq.trunks import ImageNorm
 from tiny_envs import FAILING, RECALL
 
 

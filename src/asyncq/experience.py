@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from asyncq.networks import in_squares
 from asyncq.shared import CACHE_LINE, Array, Bell, SharedBuffer, aligned
+from asyncq.trunks import in_squares
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def stack_frames(frames: torch.Tensor, mask: torch.Tensor, frame_stack: int, squ
         frames: `[T+S, E, ...]`, oldest first; the first S are the stack of the first observation.
         mask: `[T, E]`, 0 where a step reset its environment, so that the next observation begins an episode.
         frame_stack: S. With 1 the frames, if not wanted in squares, are the observations, and no axis is added.
-        squares: whether to give images `networks.in_squares`.
+        squares: whether to give images `trunks.in_squares`.
 
     Returns:
         `[T+1, E, S, ...]`, or `[T+1, E, 16 S, H / 4, W / 4]`, in memory with that axis last, as the learner's

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from asyncq.envs.spec import FRAME_SHAPE
-from asyncq.networks import CONVOLUTIONS, make_network
+from asyncq.networks import make_network
 from asyncq.shared import Array
+from asyncq.trunks import CONVOLUTIONS
 
 BACKENDS = ("theano", "tensorflow")
 DATA_FORMATS = ("channels_first", "channels_last")
