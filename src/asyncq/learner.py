@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec
 from asyncq.experience import ExperienceQueue, Fragment, stack_frames
 from asyncq.methods import METHODS, network_for
-from asyncq.methods.batch import Batch, Samples, shuffled_samples
+from asyncq.methods.batch import Batch
 from asyncq.monitoring.metrics import Metrics
 from asyncq.optimizing import AVERAGED_EVERY, arrays_of, averaging_rate, make_optimizer, put_back
 from asyncq.policies import annealed_epsilon
@@ -181,32 +182,29 @@ class Learner:
         )
 
     def learn_from(self, batch: Batch) -> None:
-        config = self.config
-        assert config.passes and config.batch_size
         self._set_learning_rate()
         if not batch.mask.any():  # means over no decision are not numbers
             return
         with self.precision():
-            targets = self.method.targets(self.network, self.target, batch, config)
+            minibatches = self.method.minibatches(self.network, self.target, batch, self.config)
         before = self.updates
-        for _ in range(config.passes):
-            for samples in shuffled_samples(batch, targets, config.batch_size):
-                if self.task.status.stopping and not config.deterministic:
-                    return
-                self._update(samples)
+        for minibatch in minibatches:
+            if self.task.status.stopping and not self.config.deterministic:
+                return
+            self._update(minibatch)
         if self.updates > before:
             self.bad_batches = 0
         else:
-            self._count_bad_batch(batch, targets)
+            self._count_bad_batch(batch)
 
     def precision(self) -> torch.autocast:
         """The arithmetic that the configuration asks for."""
         return torch.autocast(self.task.device, torch.bfloat16, enabled=self.config.precision == "bf16")
 
-    def _update(self, samples: Samples) -> None:
+    def _update(self, minibatch: Any) -> None:
         config = self.config
         with self.precision():
-            loss, parts = self.method.loss(self.network, samples, config)
+            loss, parts = self.method.loss(self.network, minibatch, config)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         gradients = [weights.grad for weights in self.network.parameters() if weights.grad is not None]
@@ -227,12 +225,12 @@ class Learner:
         if self.updates % config.publish_interval == 0:
             self.publish()
 
-    def _count_bad_batch(self, batch: Batch, targets: dict[str, Tensor]) -> None:
+    def _count_bad_batch(self, batch: Batch) -> None:
         """Raises NumbersWentBad, with batch and state saved, once there have been too many."""
         self.bad_batches += 1
         if self.bad_batches < BAD_BATCHES:
             return
-        arrays = {name: array for name, array in batch._asdict().items() if isinstance(array, Tensor)} | targets
+        arrays = {name: array for name, array in batch._asdict().items() if isinstance(array, Tensor)}
         path = self.task.run_dir / "bad-batch.npz"
         self.saver.write(path, partial(np.savez, path, **{name: array.cpu().numpy() for name, array in arrays.items()}))  # type: ignore[arg-type]
         self.saver.save_state(self.state())

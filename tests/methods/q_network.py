@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
 from asyncq.methods import Method
-from asyncq.methods.batch import Batch, shuffled_samples
+from asyncq.methods.batch import Batch
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 STEPS, ENVS, SIZE, ACTIONS = 5, 3, 4, 3
@@ -65,7 +66,8 @@ def gradient(network: LinearQ, batch: Batch, targets: Numbers) -> Numbers:
 
 def total_loss(method: Method, network: LinearQ, target: LinearQ, batch: Batch, config: TrainConfig) -> Tensor:
     """The loss on every decision of the batch at once."""
-    (samples,) = shuffled_samples(batch, method.targets(network, target, batch, config), size=1000)
+    whole = dataclasses.replace(config, batch_size=1000, passes=1)
+    (samples,) = method.minibatches(network, target, batch, whole)
     total, parts = method.loss(network, samples, config)
     assert float(parts["value"]) == total.item()
     return total

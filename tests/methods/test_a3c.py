@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
-from asyncq.methods.a3c import clipped_objective, loss, normalised, targets
-from asyncq.methods.batch import Batch, Samples, shuffled_samples
+from asyncq.methods.a3c import clipped_objective, loss, minibatches, normalised
+from asyncq.methods.batch import Batch
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 STEPS, ENVS, SIZE, ACTIONS = 5, 3, 4, 3
@@ -62,119 +62,98 @@ def make_batch(network: Linear, staleness: float = 0.4) -> Batch:
     )
 
 
-def all_samples(network: Linear, batch: Batch, config: TrainConfig) -> Samples:
-    """Every decision of the batch at once, with the targets that `network` gives them."""
-    (samples,) = shuffled_samples(batch, targets(network, network, batch, config), size=1000)
-    return samples
-
-
 def log_softmax(logits: Numbers) -> Numbers:
     result: Numbers = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     return result
 
 
-def by_hand(network: Linear, behind: Linear, batch: Batch, config: TrainConfig) -> tuple[Numbers, Numbers]:
-    """The gradients of both weights of `network` in numpy; `behind` made the targets, without V-trace the worker."""
+def by_hand(network: Linear, batch: Batch, config: TrainConfig) -> tuple[Numbers, Numbers]:
+    """The gradients of both weights in numpy."""
     fields = (np.asarray(field.numpy(), np.float64) for field in batch if isinstance(field, Tensor))
     x, a, r, d, m, log_mu, v_mu = fields
     one_hot = np.eye(ACTIONS)[a.astype(int)]
-
-    def linear(layer: nn.Linear) -> Numbers:
-        result: Numbers = x @ layer.weight.detach().double().numpy().T
-        return result
-
-    v_old, log_p_old = linear(behind.value)[..., 0], (log_softmax(linear(behind.policy))[:-1] * one_hot).sum(-1)
-    if config.correction == "none":
-        v_old, log_p_old = v_mu, log_mu
-    rho = np.minimum(1, np.exp(log_p_old - log_mu))
+    policy, value = (weight.detach().double().numpy() for weight in network.parameters())
+    v, log_p = (x @ value.T)[..., 0], log_softmax(x[:-1] @ policy.T)
+    ratio = np.exp((log_p * one_hot).sum(-1) - log_mu)
+    rho, known = (np.minimum(1, ratio), v) if config.correction == "vtrace" else (np.ones_like(ratio), v_mu)
     lam = config.trace_lambda
     assert lam is not None
     correction = np.zeros((STEPS + 1, ENVS))
     for t in reversed(range(STEPS)):
-        delta = rho[t] * (r[t] + d[t] * v_old[t + 1] - v_old[t])
+        delta = rho[t] * (r[t] + d[t] * known[t + 1] - known[t])
         correction[t] = m[t] * (delta + d[t] * lam * rho[t] * correction[t + 1])
-    target = v_old[:-1] + correction[:-1]
-    advantage = r + d * (v_old[1:] + lam * correction[1:]) - v_old[:-1]
+    target = known[:-1] + correction[:-1]
+    advantage = r + d * (known[1:] + lam * correction[1:]) - known[:-1]
     if config.normalise_advantages:
         advantage = (advantage - advantage[m > 0].mean()) / advantage[m > 0].std()
-    advantage = rho * advantage
 
-    v, log_p = linear(network.value)[:-1, :, 0], log_softmax(linear(network.policy)[:-1])
+    clip = config.policy_clip  # a clipped step has no gradient; else d ratio = ratio * d log p
+    if clip:
+        clipped = ((advantage > 0) & (ratio > 1 + clip)) | ((advantage < 0) & (ratio < 1 - clip))
+        weight = np.where(clipped, 0, ratio)
+    else:
+        weight = np.minimum(1, ratio)
     p = np.exp(log_p)
-    ratio = np.exp((log_p * one_hot).sum(-1) - log_p_old)
-    clip = config.policy_clip or np.inf  # a clipped step has no gradient; else d ratio = ratio * d log p
-    clipped = ((advantage > 0) & (ratio > 1 + clip)) | ((advantage < 0) & (ratio < 1 - clip))
-    policy_part = (np.where(clipped, 0, ratio) * advantage)[..., None] * (one_hot - p)
+    policy_part = (weight * advantage)[..., None] * (one_hot - p)
     entropy_part = -p * (log_p - (p * log_p).sum(-1, keepdims=True))
     d_logits = -m[..., None] * (policy_part + (config.entropy_coefficient or 0) * entropy_part) / m.sum()
-    d_value = -config.value_coefficient * m * (target - v) / m.sum()
+    d_value = -config.value_coefficient * m * (target - v[:-1]) / m.sum()
     return np.einsum("tea,tes->as", d_logits, x[:-1]), np.einsum("te,tes->s", d_value, x[:-1])[None]
 
 
-@pytest.mark.parametrize("pass_", ["first", "second"])
+@pytest.mark.parametrize("staleness", [0.0, 0.4])
 @pytest.mark.parametrize("policy_clip", [0.0, 0.2])
 @pytest.mark.parametrize("normalise", [False, True])
 @pytest.mark.parametrize("correction", ["vtrace", "none"])
 def test_one_update_moves_weights_by_learning_rate_times_the_derived_gradient(
-    correction: str, normalise: bool, policy_clip: float, pass_: str
+    correction: str, normalise: bool, policy_clip: float, staleness: float
 ) -> None:
-    """In the first pass the targets are the network's own; in the second, those of the network before it moved."""
     config = dataclasses.replace(CONFIG, correction=correction, normalise_advantages=normalise, policy_clip=policy_clip)
-    behind = Linear()
-    network = behind if pass_ == "first" else Linear()
-    batch = make_batch(behind)
-    expected = by_hand(network, behind, batch, config)
+    network = Linear()
+    batch = make_batch(network, staleness)
+    expected = by_hand(network, batch, config)
     before = [weight.detach().clone().numpy() for weight in network.parameters()]
     optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
-    loss(network, all_samples(behind, batch, config), config)[0].backward()  # type: ignore[no-untyped-call]
+    loss(network, batch, config)[0].backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     for weight, old, gradient in zip(network.parameters(), before, expected, strict=True):
         assert np.abs(gradient).max() > 1e-3
         np.testing.assert_allclose(weight.detach().numpy() - old, -LEARNING_RATE * gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_the_second_pass_of_the_update_test_reaches_the_clip() -> None:
-    behind, network = Linear(), Linear()
-    batch = make_batch(behind)
-    unclipped = by_hand(network, behind, batch, dataclasses.replace(CONFIG, policy_clip=0.0))[0]
-    assert np.abs(by_hand(network, behind, batch, CONFIG)[0] - unclipped).max() > 1e-3
-
-
-def test_targets_are_numbers_and_not_functions_of_the_weights() -> None:
+@pytest.mark.parametrize("setting", [{"policy_clip": 0.0}, {"correction": "none"}])
+def test_the_update_test_reaches_the_clip_and_the_correction(setting: dict[str, Any]) -> None:
     network = Linear()
-    found = targets(network, network, make_batch(network), CONFIG)
-    assert set(found) == {"values", "advantages", "log_probs"}
-    assert all(value.shape == (STEPS, ENVS) and not value.requires_grad for value in found.values())
+    batch = make_batch(network)
+    other = by_hand(network, batch, dataclasses.replace(CONFIG, **setting))[0]
+    assert np.abs(by_hand(network, batch, CONFIG)[0] - other).max() > 1e-3
 
 
-def test_without_correction_the_network_is_not_asked() -> None:
-    one, other = Linear(), Linear()
-    batch, config = make_batch(one), dataclasses.replace(CONFIG, correction="none")
-    found = targets(other, other, batch, config)
-    assert all(torch.equal(value, targets(one, one, batch, config)[name]) for name, value in found.items())
-    assert torch.equal(found["log_probs"], batch.behaviour_log_probs)
-
-
-def test_with_vtrace_stale_experience_changes_the_targets() -> None:
-    network = Linear()
-    fresh, stale = (targets(network, network, make_batch(network, s), CONFIG) for s in (0.0, 0.4))
-    assert (fresh["values"] - stale["values"]).abs().max() > 1e-2
-    assert (fresh["advantages"] - stale["advantages"]).abs().max() > 1e-2
-
-
-def test_on_policy_the_correction_makes_no_difference() -> None:
+def test_on_policy_neither_correction_nor_clip_makes_a_difference() -> None:
     network = Linear()
     batch = make_batch(network, staleness=0.0)
-    corrected, plain = (
-        targets(network, network, batch, dataclasses.replace(CONFIG, correction=name)) for name in ("vtrace", "none")
-    )
-    for name, value in corrected.items():
-        torch.testing.assert_close(value, plain[name])
+    gradients = []
+    for setting in ({"correction": "vtrace"}, {"correction": "none"}, {"policy_clip": 0.0}):
+        total, _ = loss(network, batch, dataclasses.replace(CONFIG, **setting))
+        gradients.append(torch.autograd.grad(total, list(network.parameters())))
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0])
+
+
+def test_minibatches_are_whole_fragments_of_environments_once_a_pass() -> None:
+    network = Linear()
+    batch = make_batch(network)
+    config = dataclasses.replace(CONFIG, batch_size=STEPS, passes=2)
+    found = list(minibatches(network, network, batch, config))
+    assert [minibatch.mask.shape for minibatch in found] == [(STEPS, 1)] * ENVS * 2
+    for part in (found[:ENVS], found[ENVS:]):
+        rewards = sorted(minibatch.rewards[:, 0].tolist() for minibatch in part)
+        assert rewards == sorted(batch.rewards.T.tolist())
 
 
 def test_the_loss_is_its_parts_with_their_coefficients() -> None:
     network = Linear()
-    total, parts = loss(network, all_samples(network, make_batch(network), CONFIG), CONFIG)
+    total, parts = loss(network, make_batch(network), CONFIG)
     expected = parts["policy"] + 0.7 * parts["value"] - 0.05 * parts["entropy"]
     assert total.item() == pytest.approx(float(expected))
 
@@ -182,7 +161,7 @@ def test_the_loss_is_its_parts_with_their_coefficients() -> None:
 def test_the_entropy_of_equal_logits_is_that_of_a_fair_die() -> None:
     network = Linear()
     nn.init.zeros_(network.policy.weight)
-    _, parts = loss(network, all_samples(network, make_batch(network), CONFIG), CONFIG)
+    _, parts = loss(network, make_batch(network), CONFIG)
     assert float(parts["entropy"]) == pytest.approx(np.log(ACTIONS))
 
 
@@ -195,9 +174,10 @@ def test_what_a_reset_step_holds_teaches_nothing() -> None:
         actions=batch.actions.masked_fill(resets, 0),
         behaviour_log_probs=batch.behaviour_log_probs.masked_fill(resets, -9.0),
     )
-    one, two = (targets(network, network, each, CONFIG) for each in (batch, other))
-    for name in ("values", "advantages", "log_probs"):
-        assert torch.equal(one[name][~resets], two[name][~resets])
+    one, two = (
+        torch.autograd.grad(loss(network, each, CONFIG)[0], list(network.parameters())) for each in (batch, other)
+    )
+    torch.testing.assert_close(one, two)
 
 
 def test_clipped_objective_by_hand() -> None:
@@ -221,9 +201,11 @@ def test_the_clipped_objective_has_no_slope_beyond_the_clip() -> None:
     assert log_ratios.grad.tolist() == pytest.approx([0, 0, 2.2])
 
 
-def test_without_a_clip_the_objective_is_ratio_times_advantage() -> None:
-    result = clipped_objective(torch.tensor([3.0, 0.1]).log(), torch.tensor([2.0, -2.0]), 0)
-    assert result.tolist() == pytest.approx([6.0, -0.2])
+def test_without_a_clip_the_slope_is_the_ratio_at_most_1_times_the_advantage() -> None:
+    log_ratios = torch.tensor([3.0, 0.1]).log().requires_grad_()
+    clipped_objective(log_ratios, torch.tensor([2.0, -2.0]), 0).sum().backward()  # type: ignore[no-untyped-call]
+    assert log_ratios.grad is not None
+    assert log_ratios.grad.tolist() == pytest.approx([2.0, -0.2])
 
 
 def test_normalised_by_hand() -> None:
@@ -241,7 +223,6 @@ def test_normalised_equal_advantages_are_0_and_not_nan() -> None:
 def test_the_entropy_bonus_is_that_of_the_moment() -> None:
     network = Linear()
     config = dataclasses.replace(CONFIG, final_entropy_coefficient=0.0, entropy_anneal_steps=100)
-    samples = all_samples(network, make_batch(network)._replace(env_steps=50), config)
-    total, parts = loss(network, samples, config)
+    total, parts = loss(network, make_batch(network)._replace(env_steps=50), config)
     expected = parts["policy"] + 0.7 * parts["value"] - 0.025 * parts["entropy"]
     assert total.item() == pytest.approx(expected.item())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from asyncq.methods.batch import CACHED_ROWS, Batch, chosen, outputs, shuffled_samples
+from asyncq.methods.batch import CACHED_ROWS, Batch, chosen, outputs, shuffled_environments, shuffled_samples
 from asyncq.networks import Network, make_network
 
 
@@ -51,11 +51,11 @@ def test_outputs_gives_float32_whatever_the_network_computes_in() -> None:
     assert (first.dtype, second.dtype) == (torch.float32, torch.float32)
 
 
-def test_outputs_carry_no_gradient() -> None:
-    network = nn.Linear(3, 2)
-    first, second = outputs(Pair(network), batch_of(torch.ones(2, 2, 3)))
-    assert not first.requires_grad
-    assert not second.requires_grad
+@pytest.mark.parametrize("steps", [slice(1, None), slice(-1)])
+def test_outputs_of_some_steps_are_those_of_all(steps: slice) -> None:
+    network, batch = Pair(nn.Linear(3, 2)), batch_of(torch.randn(4, 2, 3))
+    for found, whole in zip(outputs(network, batch, steps), outputs(network, batch), strict=True):
+        torch.testing.assert_close(found, whole[steps])
 
 
 def test_chosen_picks_each_steps_action() -> None:
@@ -77,15 +77,13 @@ def numbered_batch(steps: int, envs: int) -> Batch:
 def test_samples_hold_every_decision_once_with_all_that_belongs_to_it(envs: int, size: int, parts: int) -> None:
     batch = numbered_batch(5, envs)
     numbers = batch.actions.float()
-    found = list(shuffled_samples(batch, {"values": numbers, "other": -numbers}, size))
+    found = list(shuffled_samples(batch, -numbers, size))
     assert len(found) == parts
-    assert all(samples.env_steps == 7 for samples in found)
     sizes = [len(samples.actions) for samples in found]
     assert max(sizes) - min(sizes) <= 1
     for samples in found:
         assert torch.equal(samples.observations, samples.actions[:, None].repeat(1, 3))
-        assert torch.equal(samples.targets["values"], samples.actions.float())
-        assert torch.equal(samples.targets["other"], -samples.actions.float())
+        assert torch.equal(samples.targets, -samples.actions.float())
     seen = torch.cat([samples.actions for samples in found]).tolist()
     assert sorted(seen) == [100 * t + e for t in range(5) for e in range(envs) if (t, e) != (1, 0)]
 
@@ -94,13 +92,13 @@ def test_samples_keep_the_order_of_memory() -> None:
     observations = torch.zeros(5, 3, 6, 7, 4).movedim(-1, 2)
     table = torch.ones(4, 3)
     batch = Batch(observations, table.long(), table, table, table, table, torch.ones(5, 3))
-    (samples,) = shuffled_samples(batch, {}, size=12)
+    (samples,) = shuffled_samples(batch, table, size=12)
     assert samples.observations.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_samples_are_shuffled_anew_every_time() -> None:
     batch = numbered_batch(5, 64)
-    one, other = (next(shuffled_samples(batch, {}, 160)).actions.tolist() for _ in range(2))
+    one, other = (next(shuffled_samples(batch, batch.rewards, 160)).actions.tolist() for _ in range(2))
     assert one != other
     assert one != sorted(one)
 
@@ -112,7 +110,6 @@ def test_outputs_are_those_of_the_whole_batch_at_once() -> None:
     expected_logits, expected_values = network(observations.flatten(0, 1))
     assert torch.allclose(logits, expected_logits.reshape(CACHED_ROWS, 2, 5), atol=1e-6)
     assert torch.allclose(values, expected_values.reshape(CACHED_ROWS, 2), atol=1e-6)
-    assert not logits.requires_grad
 
 
 def remembered_batch(steps: int = 6, envs: int = 3, sequences: int = 2) -> tuple[Network, Batch]:
@@ -131,34 +128,63 @@ def test_outputs_unroll_each_sequence_from_its_own_memory() -> None:
     assert batch.memories is not None
     found = outputs(network, batch)
     assert (found[0].shape, found[1].shape) == ((7, 3, 5), (7, 3))
-    with torch.no_grad():
-        early, _ = network.unroll(batch.observations[:3], batch.memories[0], batch.mask[:3])
-        late, _ = network.unroll(batch.observations[3:], batch.memories[1], torch.ones(4, 3))
+    early, _ = network.unroll(batch.observations[:3], batch.memories[0], batch.mask[:3])
+    late, _ = network.unroll(batch.observations[3:], batch.memories[1], torch.ones(4, 3))
     for which in (0, 1):
         torch.testing.assert_close(found[which], torch.cat([early[which], late[which]]))
+
+
+@pytest.mark.parametrize(("size", "parts"), [(4, 4), (6, 3), (10, 2), (1000, 1)])
+def test_parts_hold_every_environment_once_with_all_that_belongs_to_it(size: int, parts: int) -> None:
+    batch = numbered_batch(5, 4)
+    found = list(shuffled_environments(batch, size))
+    assert len(found) == parts
+    for part in found:
+        assert part.env_steps == 7
+        assert torch.equal(part.observations[:, :, 0], part.behaviour_values)
+        assert torch.equal(part.actions, part.behaviour_values[:-1])
+        assert torch.equal(part.mask == 0, part.actions == 100)
+    orders = {
+        tuple(torch.cat([part.actions[0] for part in shuffled_environments(batch, size)]).tolist()) for _ in range(20)
+    }
+    assert len(orders) > 1
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+
+
+def test_parts_keep_memories_with_their_environments_and_the_order_of_memory() -> None:
+    _, batch = remembered_batch()
+    batch = batch._replace(observations=torch.randn(7, 3, 6, 7, 4).movedim(-1, 2))
+    assert batch.memories is not None
+    for part in shuffled_environments(batch, 6):
+        env = int(part.actions[0, 0])
+        assert part.memories is not None
+        assert torch.equal(part.memories[:, 0], batch.memories[:, env])
+        assert torch.equal(part.observations[:, 0], batch.observations[:, env])
+        assert part.observations.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_environments_without_a_decision_are_left_out() -> None:
+    batch = numbered_batch(5, 3)
+    batch.mask[:, 1] = 0
+    assert [part.actions[0].tolist() for part in shuffled_environments(batch, 5)].count([1]) == 0
 
 
 @pytest.mark.parametrize("size", [3, 6, 100])
 def test_sequences_hold_every_decision_once_and_compute_what_outputs_does(size: int) -> None:
     network, batch = remembered_batch()
-    logits, values = outputs(network, batch)
-    targets = {"number": batch.rewards, "value": values[:-1], "logit": logits[:-1, :, 2]}
-    found = list(shuffled_samples(batch, targets, size))
+    _, values = outputs(network, batch)
+    found = list(shuffled_samples(batch, values[:-1].detach(), size))
     assert len(found) == max(1, 18 // size)
     for samples in found:
-        assert samples.env_steps == 7
         assert samples.observations.shape[0] == 3
-        assert torch.equal(samples.targets["number"], samples.actions.float())
-        recomputed, revalued = samples.outputs(network)
-        torch.testing.assert_close(recomputed[:, 2].detach(), samples.targets["logit"])
-        torch.testing.assert_close(revalued.detach(), samples.targets["value"])
+        torch.testing.assert_close(samples.outputs(network)[1].detach(), samples.targets)
     seen = torch.cat([samples.actions for samples in found]).tolist()
     assert sorted(seen) == [100 * t + e for t in range(6) for e in range(3) if (t, e) != (1, 0)]
 
 
 def test_gradients_go_back_through_a_sequence() -> None:
     network, batch = remembered_batch()
-    samples = next(shuffled_samples(batch, {}, 3))
+    samples = next(shuffled_samples(batch, batch.rewards, 3))
     samples.observations.requires_grad_()
     samples.outputs(network)[1][-1].backward()  # type: ignore[no-untyped-call]
     assert samples.observations.grad is not None

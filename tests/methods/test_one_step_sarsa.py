@@ -8,6 +8,7 @@ from q_network import STEPS, LinearQ, check_step, gradient, greatest_values, mak
 
 from asyncq.config import TrainConfig
 from asyncq.methods import METHODS
+from asyncq.methods.one_step_sarsa import targets
 
 METHOD = METHODS["one-step-sarsa"]
 CONFIG = TrainConfig(method="one-step-sarsa", env="CartPole-v1").resolved("vector", 1)
@@ -35,7 +36,7 @@ def test_one_update_moves_weights_by_learning_rate_times_the_derived_gradient(wi
 def test_another_next_action_gives_another_target_but_for_the_last_step() -> None:
     network, batch = LinearQ(), make_batch()
     other = batch._replace(actions=(batch.actions + 1) % 3)
-    one, two = (METHOD.targets(network, network, each, CONFIG)["values"] for each in (batch, other))
+    one, two = (targets(network, network, each, CONFIG) for each in (batch, other))
     differs = (one != two) & (batch.discounts > 0)
     assert differs[:-1].sum() == (batch.discounts[:-1] > 0).sum()
     assert not differs[-1].any()

@@ -1,38 +1,41 @@
-"""Methods: each file says what a fragment teaches, its targets, and how to learn it, its loss; this table knows all."""
+"""Methods: each file says what a fragment teaches and how to learn it; this table knows all."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
 from asyncq.envs.spec import EnvironmentSpec
 from asyncq.methods import a3c, n_step_q, one_step_q, one_step_sarsa
-from asyncq.methods.batch import Batch, Samples
+from asyncq.methods.action_values import QMethod
+from asyncq.methods.batch import Batch
 from asyncq.networks import PolicyValueNetwork, QNetwork, make_network
 
 
 class Method(Protocol):
     """A module that learns from fragments."""
 
-    HEADS: str
-    """Heads of the network: "policy-value" (the policy is their softmax) or "q" (epsilon-greedy)."""
+    @property
+    def HEADS(self) -> str:
+        """Heads of the network: "policy-value" (the policy is their softmax) or "q" (epsilon-greedy)."""
 
-    def targets(
+    def minibatches(
         self, network: nn.Module, target_network: nn.Module, batch: Batch, config: TrainConfig, /
-    ) -> dict[str, Tensor]:
-        """What the network is to learn from a batch, computed once, by name, each `[T, E]`."""
+    ) -> Iterator[Any]:
+        """What each update on a batch learns from: `--passes` times all decisions, in parts of about `--batch-size`."""
 
-    def loss(self, network: nn.Module, samples: Samples, config: TrainConfig, /) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar loss on samples with their targets, and its parts for the report."""
+    def loss(self, network: nn.Module, minibatch: Any, config: TrainConfig, /) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar loss on a minibatch, and its parts for the report."""
 
 
 METHODS: dict[str, Method] = {
     "a3c": a3c,
-    "n-step-q": n_step_q,
-    "one-step-q": one_step_q,
-    "one-step-sarsa": one_step_sarsa,
+    "n-step-q": QMethod(n_step_q.targets),
+    "one-step-q": QMethod(one_step_q.targets),
+    "one-step-sarsa": QMethod(one_step_sarsa.targets),
 }
 
 

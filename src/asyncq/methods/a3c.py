@@ -1,48 +1,53 @@
-"""A3C: advantage actor-critic on fragments (Mnih et al. 2016, algorithm S3).
+"""A3C: advantage actor-critic on fragments (Mnih et al. 2016, algorithm S3), with V-trace for those that are stale.
 
-Fragments that are stale are corrected by V-trace. A fragment may be learned from more than once: the policy's step is
-then bounded around the policy that the targets were computed with, as in PPO.
+As in IMPALA (Espeholt et al. 2018) one forward pass over whole fragments gives both what is learned and what it is
+learned from. A fragment may be learned from more than once: the policy's step is then bounded, as in PPO.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
-from asyncq.methods.batch import Batch, Samples, chosen, outputs
+from asyncq.methods.batch import Batch, chosen, outputs, shuffled_environments
 from asyncq.methods.returns import vtrace
 
 HEADS = "policy-value"
 
 
-def targets(network: nn.Module, target_network: nn.Module, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
-    """Value targets, weighted advantages, and the log pi(a|x) that the policy's step is bounded around, all `[T, E]`.
+def minibatches(network: nn.Module, target_network: nn.Module, batch: Batch, config: TrainConfig) -> Iterator[Batch]:
+    """Fragments of a few environments each, in random order."""
+    assert config.batch_size and config.passes
+    for _ in range(config.passes):
+        yield from shuffled_environments(batch, config.batch_size)
 
-    With V-trace by the network as it is now; without, by what the worker's network said when it played: GAE(lambda).
+
+def loss(network: nn.Module, batch: Batch, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """Policy gradient, value error and entropy bonus: the scalar loss, and its parts for the report.
+
+    Targets and advantages are by the network as it is now, with V-trace; without, by what the worker's network said
+    when it played: GAE(lambda).
     """
-    assert config.trace_lambda is not None
-    if config.correction == "none":
-        values, log_prob = batch.behaviour_values, batch.behaviour_log_probs
-    else:
-        logits, values = outputs(network, batch)
-        log_prob = chosen(logits[:-1].log_softmax(-1), batch.actions)
-    log_ratios = log_prob - batch.behaviour_log_probs
-    trace = vtrace(values, batch.rewards, batch.discounts, batch.mask, log_ratios, config.trace_lambda)
-    advantages = normalised(trace.advantages, batch.mask) if config.normalise_advantages else trace.advantages
-    return {"values": trace.targets, "advantages": trace.ratios * advantages, "log_probs": log_prob}
+    assert config.trace_lambda is not None and config.policy_clip is not None
+    corrected = config.correction == "vtrace"
+    logits, values = outputs(network, batch, slice(None) if corrected else slice(-1))
+    log_probs = logits[: len(batch.actions)].log_softmax(-1)
+    log_ratios = chosen(log_probs, batch.actions) - batch.behaviour_log_probs
+    known, stale = (values, log_ratios) if corrected else (batch.behaviour_values, torch.zeros_like(log_ratios))
+    with torch.no_grad():
+        trace = vtrace(known, batch.rewards, batch.discounts, batch.mask, stale, config.trace_lambda)
+        advantages = normalised(trace.advantages, batch.mask) if config.normalise_advantages else trace.advantages
 
+    def mean(of_steps: Tensor) -> Tensor:
+        return (of_steps * batch.mask).sum() / batch.mask.sum()
 
-def loss(network: nn.Module, samples: Samples, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """Policy gradient, value error and entropy bonus: the scalar loss, and its parts for the report."""
-    assert config.policy_clip is not None
-    logits, values = samples.outputs(network)
-    log_probs = logits.float().log_softmax(-1)
-    log_ratios = chosen(log_probs, samples.actions) - samples.targets["log_probs"]
-    policy_loss = -clipped_objective(log_ratios, samples.targets["advantages"], config.policy_clip).mean()
-    value_loss = 0.5 * (samples.targets["values"] - values.float()).square().mean()
-    entropy = -(log_probs.exp() * log_probs).sum(-1).mean()
-    bonus = config.entropy_coefficient_at(samples.env_steps) * entropy
+    policy_loss = -mean(clipped_objective(log_ratios, advantages, config.policy_clip))
+    value_loss = 0.5 * mean((trace.targets - values[: len(batch.actions)]).square())
+    entropy = -mean((log_probs.exp() * log_probs).sum(-1))
+    bonus = config.entropy_coefficient_at(batch.env_steps) * entropy
     total = policy_loss + config.value_coefficient * value_loss - bonus
     return total, {"policy": policy_loss.detach(), "value": value_loss.detach(), "entropy": entropy.detach()}
 
@@ -50,11 +55,11 @@ def loss(network: nn.Module, samples: Samples, config: TrainConfig) -> tuple[Ten
 def clipped_objective(log_ratios: Tensor, advantages: Tensor, clip: float) -> Tensor:
     """min(ratio * A, clamp(ratio, 1 - clip, 1 + clip) * A): PPO's objective (Schulman et al. 2017, eq. 7).
 
-    The first update on a batch, where all ratios are 1, is the plain policy gradient. `clip` 0 stands for no bound.
+    `clip` 0 stands for V-trace's policy gradient, whose weight is the ratio, at most 1.
     """
     ratios = log_ratios.exp()
     if not clip:
-        return ratios * advantages
+        return ratios.detach().clamp(max=1) * log_ratios * advantages
     return torch.minimum(ratios * advantages, ratios.clamp(1 - clip, 1 + clip) * advantages)
 
 

@@ -1,4 +1,4 @@
-"""What a method learns from: a batch of fragments, and the single steps that are drawn from it."""
+"""What a method learns from: a batch of fragments, and the environments or single steps that are drawn from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from asyncq.networks import Network, Outputs
 
 CACHED_ROWS = 256
-"""Observations that go through a network at once where no gradient is wanted: their activations stay in the cache."""
+"""Observations of a batch that go through a network at once: their activations stay in the cache."""
 
 
 class Batch(NamedTuple):
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Decisions of a batch: `observations[N, S, ...]`, `actions[N]`, and the method's targets, `[N]` each.
+    """Decisions of a batch: `observations[N, S, ...]`, `actions[N]`, and the method's `targets[N]`.
 
     Those of a network with an LSTM lie in whole sequences: `observations[L, B, S, ...]` with the `memories[B, M]` of
     their starts; `mask[L, B]` is 1 at the N decisions.
@@ -42,8 +42,7 @@ class Samples(NamedTuple):
 
     observations: Tensor
     actions: Tensor
-    targets: dict[str, Tensor]
-    env_steps: int = 0
+    targets: Tensor
     memories: Tensor | None = None
     mask: Tensor | None = None
 
@@ -56,14 +55,13 @@ class Samples(NamedTuple):
         return first[self.mask > 0], second[self.mask > 0]
 
 
-def outputs(network: nn.Module, batch: Batch, begin: int = 0) -> Outputs:
-    """Both outputs of `network` for the observations of `batch` from `begin` on, `[T+1-begin, E, ...]`; no gradient."""
-    observations = batch.observations[begin:]
-    with torch.no_grad():
-        if batch.memories is not None:
-            first, second = _unrolled(cast(Network, network), batch, batch.memories)
-            return first[begin:], second[begin:]
-        parts: list[Outputs] = [network(part) for part in torch.split(observations.flatten(0, 1), CACHED_ROWS)]
+def outputs(network: nn.Module, batch: Batch, steps: slice = slice(None)) -> Outputs:
+    """Both outputs of `network` for the observations of `batch` at `steps` of 0 to T, `[len(steps), E, ...]`."""
+    observations = batch.observations[steps]
+    if batch.memories is not None:
+        first, second = _unrolled(cast(Network, network), batch, batch.memories)
+        return first[steps], second[steps]
+    parts: list[Outputs] = [network(part) for part in torch.split(observations.flatten(0, 1), CACHED_ROWS)]
     first, second = (torch.cat(part).float() for part in zip(*parts, strict=True))
     leading = observations.shape[:2]
     return first.reshape(*leading, *first.shape[1:]), second.reshape(leading)
@@ -87,7 +85,16 @@ def chosen(values: Tensor, actions: Tensor) -> Tensor:
     return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
-def shuffled_samples(batch: Batch, targets: dict[str, Tensor], size: int) -> Iterator[Samples]:
+def shuffled_environments(batch: Batch, size: int) -> Iterator[Batch]:
+    """Every environment of the batch once, in random order, in parts of about `size` env steps."""
+    steps, envs = batch.mask.shape
+    order = torch.randperm(envs).to(batch.mask.device)
+    for part in order.tensor_split(max(1, round(steps * envs / size))):
+        if len(part) and batch.mask[:, part].any():
+            yield Batch._make(_picked(field, part) if isinstance(field, Tensor) else field for field in batch)
+
+
+def shuffled_samples(batch: Batch, targets: Tensor, size: int) -> Iterator[Samples]:
     """Every decision of the batch once, in random order, in parts of about `size`; resetting steps are left out."""
     if batch.memories is not None:
         yield from _shuffled_sequences(batch, targets, size, batch.memories)
@@ -95,13 +102,11 @@ def shuffled_samples(batch: Batch, targets: dict[str, Tensor], size: int) -> Ite
     decisions = batch.mask.flatten().nonzero().squeeze(-1)
     order = decisions[torch.randperm(len(decisions)).to(decisions.device)]
     observations, actions = batch.observations[:-1].flatten(0, 1), batch.actions.flatten()
-    flat = {name: values.flatten() for name, values in targets.items()}
     for part in order.tensor_split(max(1, round(len(order) / size))):
-        drawn = {name: values[part] for name, values in flat.items()}
-        yield Samples(_rows(observations, part), actions[part], drawn, batch.env_steps)
+        yield Samples(_picked(observations, part, dim=0), actions[part], targets.flatten()[part])
 
 
-def _shuffled_sequences(batch: Batch, targets: dict[str, Tensor], size: int, memories: Tensor) -> Iterator[Samples]:
+def _shuffled_sequences(batch: Batch, targets: Tensor, size: int, memories: Tensor) -> Iterator[Samples]:
     """Every sequence of the batch once, in random order, in parts of about `size` steps."""
     count, envs, _ = memories.shape
     length = len(batch.mask) // count
@@ -112,12 +117,12 @@ def _shuffled_sequences(batch: Batch, targets: dict[str, Tensor], size: int, mem
         mask = batch.mask[steps, env]
         decisions = mask > 0
         if decisions.any():
-            drawn = {name: values[steps, env][decisions] for name, values in targets.items()}
-            actions = batch.actions[steps, env][decisions]
-            observations = batch.observations[steps, env]
-            yield Samples(observations, actions, drawn, batch.env_steps, memories[sequence, env], mask)
+            actions, drawn = (values[steps, env][decisions] for values in (batch.actions, targets))
+            yield Samples(batch.observations[steps, env], actions, drawn, memories[sequence, env], mask)
 
 
-def _rows(observations: Tensor, which: Tensor) -> Tensor:
-    """`observations[which]` in the memory order of `stack_frames`: whole rows are copied, not single pixels."""
-    return observations.movedim(1, -1).index_select(0, which).movedim(-1, 1)
+def _picked(field: Tensor, which: Tensor, dim: int = 1) -> Tensor:
+    """What `which` of axis `dim` hold; images in the memory order of `stack_frames`: rows are copied, not pixels."""
+    if field.ndim <= dim + 2:
+        return field.index_select(dim, which)
+    return field.movedim(dim + 1, -1).index_select(dim, which).movedim(-1, dim + 1)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
-from asyncq.methods.action_values import bootstrap_values, squared_error
+from asyncq.methods.action_values import bootstrap_values
 from asyncq.methods.batch import Batch
 from asyncq.methods.returns import lambda_returns
 
-HEADS = "q"
-loss = squared_error
 
-
-def targets(network: nn.Module, target_network: nn.Module, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
+def targets(network: nn.Module, target_network: nn.Module, batch: Batch, config: TrainConfig) -> Tensor:
     """lambda-returns that bootstrap from the values of the next observations, `[T, E]`."""
     following = bootstrap_values(network, target_network, batch, config.double)
     assert config.trace_lambda is not None
-    return {"values": lambda_returns(batch.rewards, batch.discounts, batch.mask, following, config.trace_lambda)}
+    return lambda_returns(batch.rewards, batch.discounts, batch.mask, following, config.trace_lambda)
