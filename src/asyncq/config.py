@@ -54,7 +54,7 @@ class TrainConfig:
     n_step: AutoInt = None
     """Env steps in a row in a fragment: the longest return is this long (the paper's t_max) (default: by method)."""
     batch_size: AutoInt = None
-    """Env steps an update learns from (default: by method)."""
+    """Env steps an update learns from; a3c: those of whole fragments of environments (default: by method)."""
     passes: AutoInt = None
     """Times that each fragment is learned from (default: by method)."""
     gamma: float = 0.99
@@ -85,13 +85,13 @@ class TrainConfig:
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
     normalise_advantages: AutoBool = None
-    """a3c: scale the advantages of each batch to mean 0 and standard deviation 1 (default: for vectors)."""
+    """a3c: scale the advantages of each update to mean 0 and standard deviation 1 (default: for vectors)."""
     policy_clip: AutoFloat = None
-    """a3c: how far an update may move the policy, as in PPO, before a step stops counting; 0 for no limit (default:
-    0.2)."""
+    """a3c: how far from the policy that played, as in PPO, a step counts no more; 0 for no limit, and V-trace's weights
+    (default: 0.2)."""
     correction: AutoStr = None
-    """a3c: correction for fragments played with older weights: vtrace, or none, which takes values and probabilities as
-    the workers' networks gave them, and saves a forward pass (default: vtrace)."""
+    """a3c: correction for fragments played with older weights: vtrace, or none, which takes the values for its
+    targets as the workers' networks gave them (default: vtrace)."""
 
     epsilon_initial: float = 1.0
     """Q methods: share of random actions at the start."""
