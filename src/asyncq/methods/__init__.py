@@ -16,7 +16,7 @@ from asyncq.networks import PolicyValueNetwork, QNetwork, make_network
 
 
 class Method(Protocol):
-    """A module that learns from fragments."""
+    """What learns from fragments: a module, or a `QMethod`."""
 
     @property
     def HEADS(self) -> str:
