@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from asyncq.networks import Network, Outputs
 
 CACHED_ROWS = 256
-"""Observations of a batch that go through a network at once: their activations stay in the cache."""
+"""Observations of a batch that go through a network at once on a CPU: their activations stay in its cache."""
 
 
 class Batch(NamedTuple):
@@ -61,7 +61,9 @@ def outputs(network: nn.Module, batch: Batch, steps: slice = slice(None)) -> Out
     if batch.memories is not None:
         first, second = _unrolled(cast(Network, network), batch, batch.memories)
         return first[steps], second[steps]
-    parts: list[Outputs] = [network(part) for part in torch.split(observations.flatten(0, 1), CACHED_ROWS)]
+    flat = observations.flatten(0, 1)
+    size = CACHED_ROWS if flat.is_cpu else len(flat)
+    parts: list[Outputs] = [network(part) for part in torch.split(flat, size)]
     first, second = (torch.cat(part).float() for part in zip(*parts, strict=True))
     leading = observations.shape[:2]
     return first.reshape(*leading, *first.shape[1:]), second.reshape(leading)
@@ -90,7 +92,7 @@ def shuffled_environments(batch: Batch, size: int) -> Iterator[Batch]:
     steps, envs = batch.mask.shape
     order = torch.randperm(envs).to(batch.mask.device)
     for part in order.tensor_split(max(1, round(steps * envs / size))):
-        if len(part) and batch.mask[:, part].any():
+        if batch.mask[:, part].any():
             yield Batch._make(_picked(field, part) if isinstance(field, Tensor) else field for field in batch)
 
 
