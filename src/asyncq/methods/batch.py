@@ -70,15 +70,21 @@ def outputs(network: nn.Module, batch: Batch, steps: slice = slice(None)) -> Out
 
 
 def _unrolled(network: Network, batch: Batch, memories: Tensor) -> Outputs:
-    """Sequence after sequence, each from its own memory, as the samples are; the last with the observation after it."""
-    length = len(batch.actions) // len(memories)
-    mask = torch.cat([batch.mask, torch.ones_like(batch.mask[:1])])
-    parts: list[Outputs] = []
-    for number, memory in enumerate(memories):
-        end = (number + 1) * length if number + 1 < len(memories) else len(mask)
-        steps = slice(number * length, end)
-        parts.append(network.unroll(batch.observations[steps], memory, mask[steps])[0])
-    first, second = (torch.cat(part).float() for part in zip(*parts, strict=True))
+    """All sequences side by side, each from its own memory; the last goes on to the observation after the fragment."""
+    count, envs, _ = memories.shape
+    order = torch.arange(batch.mask.numel(), device=memories.device).view(count, -1, envs).transpose(0, 1)
+
+    def beside(of_steps: Tensor) -> Tensor:
+        return _picked(of_steps.flatten(0, 1), order.flatten(), dim=0).unflatten(0, (-1, count * envs))
+
+    mask = beside(batch.mask)
+    sequences, after = network.unroll(beside(batch.observations[:-1]), memories.flatten(0, 1), mask)
+    last, _ = network.step(batch.observations[-1], after[-envs:])
+
+    def in_turn(part: Tensor, end: Tensor) -> Tensor:
+        return torch.cat([part.unflatten(1, (count, envs)).transpose(0, 1).flatten(0, 1), end[None]]).float()
+
+    first, second = (in_turn(part, end) for part, end in zip(sequences, last, strict=True))
     return first, second
 
 
