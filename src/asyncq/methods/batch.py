@@ -75,14 +75,16 @@ def _unrolled(network: Network, batch: Batch, memories: Tensor) -> Outputs:
     order = torch.arange(batch.mask.numel(), device=memories.device).view(count, -1, envs).transpose(0, 1)
 
     def beside(of_steps: Tensor) -> Tensor:
-        return _picked(of_steps.flatten(0, 1), order.flatten(), dim=0).unflatten(0, (-1, count * envs))
+        rows = _picked(of_steps.flatten(0, 1), order.flatten(), dim=0)
+        return rows.view(-1, count * envs, *rows.shape[1:])
 
     mask = beside(batch.mask)
     sequences, after = network.unroll(beside(batch.observations[:-1]), memories.flatten(0, 1), mask)
     last, _ = network.step(batch.observations[-1], after[-envs:])
 
     def in_turn(part: Tensor, end: Tensor) -> Tensor:
-        return torch.cat([part.unflatten(1, (count, envs)).transpose(0, 1).flatten(0, 1), end[None]]).float()
+        steps = part.view(-1, count, envs, *part.shape[2:]).transpose(0, 1).flatten(0, 1)
+        return torch.cat([steps, end[None]]).float()
 
     first, second = (in_turn(part, end) for part, end in zip(sequences, last, strict=True))
     return first, second
