@@ -32,7 +32,7 @@ check: setup ## format, lint, types, tests
 # training's exit status then ends the recipe.
 demo: setup ## train Pong without sticky actions, measure the agent over 30 games, record a video
 	@trap : INT; set -eu; run=runs/demo-$$(date +%Y%m%d-%H%M%S); best=$$run/best.h5; \
-	$(BIN)/asyncq train --method a3c --env PongNoFrameskip-v4 --target-return 18 --run-dir $$run; \
+	$(BIN)/asyncq train --method a3c --env PongNoFrameskip-v4 --target-return 18 --total-steps 2000000 --run-dir $$run; \
 	$(BIN)/asyncq evaluate $$best --episodes 30 --seed 1000; \
 	$(BIN)/asyncq play $$best --record $$run/pong.mp4 --overlay; \
 	seconds=$$(($$(date +%s) - $(BEGAN))); \

@@ -44,6 +44,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"entropy_coefficient": 0.01, "final_entropy_coefficient": 0.02}, "it only falls"),
     ({"epsilon_anneal_frames": -1}, "--epsilon-anneal-frames"),
     ({"final_learning_rate": -1e-4}, "--final-learning-rate"),
+    ({"final_learning_rate": 0.0, "learning_rate_schedule": "exponential"}, "never comes to 0; give"),
+    ({"learning_rate_schedule": "cosine"}, "choose one of: linear, exponential"),
     ({"seed": -1}, "--seed"),
     ({"optimizer_epsilon": -1.0}, "--optimizer-epsilon"),
     ({"value_coefficient": -1.0}, "--value-coefficient"),

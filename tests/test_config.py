@@ -147,6 +147,20 @@ def test_the_step_size_falls_over_the_run_or_as_long_as_asked() -> None:
         assert [config.learning_rate_at(steps) for steps in (0, 50, 100, 120)] == pytest.approx([0.5, 0.3, 0.1, 0.1])
 
 
+def test_an_exponential_step_size_falls_by_the_same_factor_again_and_again() -> None:
+    config = TrainConfig(
+        learning_rate=0.8, final_learning_rate=0.1, learning_rate_schedule="exponential", total_steps=300
+    )
+    rates = [config.learning_rate_at(steps) for steps in (0, 100, 200, 300, 400)]
+    assert rates == pytest.approx([0.8, 0.4, 0.2, 0.1, 0.1])
+
+
+def test_a_step_size_that_shall_end_at_0_falls_linearly() -> None:
+    assert TrainConfig().resolved("image", 4).learning_rate_schedule == "exponential"
+    config = TrainConfig(learning_rate=0.4, final_learning_rate=0.0, total_steps=100).resolved("image", 4)
+    assert config.learning_rate_at(50) == pytest.approx(0.2)
+
+
 def test_epsilon_anneals_over_1_million_frames_or_a_tenth_of_a_shorter_run() -> None:
     assert TrainConfig(total_steps=100_000_000).resolved("image", 4).epsilon_anneal_frames == 1_000_000
     assert TrainConfig(total_steps=1_000_000).resolved("image", 4).epsilon_anneal_frames == 400_000

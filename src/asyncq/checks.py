@@ -18,6 +18,7 @@ METHODS = ("one-step-q", "one-step-sarsa", "n-step-q", "a3c")
 CHOICES: dict[str, tuple[str, ...]] = {
     "method": METHODS,
     "preset": PRESETS,
+    "learning_rate_schedule": ("linear", "exponential"),
     "optimizer": ("rmsprop", "adam", "radam", "muon"),
     "correction": ("vtrace", "none"),
     "device": ("auto", "cpu", "cuda"),
@@ -152,6 +153,10 @@ def _check_combinations(config: TrainConfig) -> None:
     if config.sequence_length and config.n_step and config.n_step % config.sequence_length:
         given = f"--sequence-length {config.sequence_length}"
         raise UsageError(f"{given} must divide --n-step {config.n_step}; change one of them, or give it as auto")
+    if config.learning_rate_schedule == "exponential" and config.final_learning_rate == 0:
+        raise UsageError(
+            "--learning-rate-schedule exponential never comes to 0; give --final-learning-rate, such as 1e-4, or linear"
+        )
     if config.run_dir == "":
         raise UsageError("--run-dir is empty; give it a directory, or leave it out")
     for name in ("learning_rate", "entropy_coefficient"):

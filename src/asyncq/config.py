@@ -62,10 +62,12 @@ class TrainConfig:
     trace_lambda: AutoFloat = None
     """Mixes returns of all lengths, as in TD(lambda); 1 is the n-step return alone (default: by method)."""
     learning_rate: Annotated[AutoFloat, alias("--lr")] = None
-    """Initial step size; falls linearly to --final-learning-rate over --learning-rate-anneal-steps (default: by
-    method)."""
+    """Initial step size; falls to --final-learning-rate over --learning-rate-anneal-steps (default: by method)."""
     final_learning_rate: AutoFloat = None
     """Last step size (default: 1e-4 for a3c on images, else 0)."""
+    learning_rate_schedule: AutoStr = None
+    """How the step size falls: linear, or exponential, by the same factor over steps of the same number (default:
+    exponential for a3c on images, else linear)."""
     learning_rate_anneal_steps: AutoInt = None
     """Env steps over which the step size falls, which may be more than the run has (default: all it has)."""
     optimizer: AutoStr = None
@@ -173,7 +175,11 @@ class TrainConfig:
     def learning_rate_at(self, env_steps: int) -> float:
         """Step size after `env_steps`."""
         steps = self.learning_rate_anneal_steps or self.total_steps
-        return self._falling(self.learning_rate, self.final_learning_rate, env_steps, steps)
+        start, end = self.learning_rate, self.final_learning_rate
+        if self.learning_rate_schedule == "exponential":
+            assert start and end
+            return float(start * (end / start) ** min(1.0, env_steps / steps))
+        return self._falling(start, end, env_steps, steps)
 
     def entropy_coefficient_at(self, env_steps: int) -> float:
         """Weight of the entropy bonus after `env_steps`."""
@@ -205,6 +211,8 @@ class TrainConfig:
         for name in ("learning_rate", "entropy_coefficient"):  # one that is given may lie below its default end
             if getattr(self, name) is not None:
                 defaults[f"final_{name}"] = min(getattr(self, name), defaults[f"final_{name}"])
+        if self.final_learning_rate == 0:
+            defaults["learning_rate_schedule"] = "linear"
         if kind == "vector" and self.network in NETWORK_DEFAULTS and self.network != "mlp":
             raise UsageError(f"--network {self.network} takes images, but {self.env} gives vectors; use --network mlp")
         if kind == "image" and self.network == "mlp":

@@ -40,6 +40,7 @@ NETWORK_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 _A3C = {
+    "learning_rate_schedule": "linear",
     "entropy_coefficient": 0.01,
     "target_interval": 0,
     "max_grad_norm": 0.5,
@@ -50,7 +51,8 @@ _A3C = {
     "entropy_anneal_steps": 1_500_000,
 }
 _Q = {
-    "passes": 2, "final_learning_rate": 0.0, "entropy_coefficient": 0.0, "final_entropy_coefficient": 0.0,
+    "passes": 2, "final_learning_rate": 0.0, "learning_rate_schedule": "linear",
+    "entropy_coefficient": 0.0, "final_entropy_coefficient": 0.0,
     "normalise_advantages": False, "target_interval": 0, "layer_norm": True, "trace_lambda": 0.65,
     "max_grad_norm": 10.0, "optimizer": "adam", "optimizer_epsilon": 1e-5, "policy_clip": 0.0, "correction": "none",
     "entropy_anneal_steps": 1,
@@ -69,8 +71,9 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
         "n_step": 32,
         "batch_size": 128,
         "optimizer": "muon",
-        "learning_rate": 7e-4,
+        "learning_rate": 1.4e-3,
         "final_learning_rate": 1e-4,
+        "learning_rate_schedule": "exponential",
         "final_entropy_coefficient": 0.003,
         "layer_norm": True,
         "trace_lambda": 0.9,
@@ -106,7 +109,8 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
 
 PAPER: dict[str, Any] = {
     "n_step": 5, "batch_size": 5, "passes": 1, "trace_lambda": 1.0,
-    "learning_rate": 7e-4, "final_learning_rate": 0.0, "max_grad_norm": 0.0, "layer_norm": False,
+    "learning_rate": 7e-4, "final_learning_rate": 0.0, "learning_rate_schedule": "linear", "max_grad_norm": 0.0,
+    "layer_norm": False,
     # the author's 0.1 is for sums over the 5 steps of an update; for means over them that is 0.1 / 5^2
     "optimizer": "rmsprop", "optimizer_epsilon": 0.004,
     "normalise_advantages": False, "policy_clip": 0.0, "correction": "none", "reward_scale": 1.0,
