@@ -66,8 +66,8 @@ class TrainConfig:
     final_learning_rate: AutoFloat = None
     """Last step size (default: 1e-4 for a3c on images, else 0)."""
     learning_rate_schedule: AutoStr = None
-    """How the step size falls: linear, or exponential, by the same factor over steps of the same number (default:
-    exponential for a3c on images, else linear)."""
+    """How the step size falls: linear, or exponential, by the same factor in equal times (default: exponential for a3c
+    on images, else linear)."""
     learning_rate_anneal_steps: AutoInt = None
     """Env steps over which the step size falls, which may be more than the run has (default: all it has)."""
     optimizer: AutoStr = None
