@@ -166,7 +166,7 @@ class TrainConfig:
     report_interval: float = 5.0
     """Seconds between reports."""
     quiet: bool = False
-    """Print nothing but errors and where the results are."""
+    """Print only warnings, errors, restarts and where the results are."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work. Raises UsageError with the reason."""

@@ -48,11 +48,10 @@ MOST_RATIO = 1.0
 
 
 class VTrace(NamedTuple):
-    """`targets[T, E]` for the values; `advantages[T, E]` for the policy, and their weights `ratios[T, E]`, clipped."""
+    """`targets[T, E]` for the values, `advantages[T, E]` for the policy."""
 
     targets: Tensor
     advantages: Tensor
-    ratios: Tensor
 
 
 def vtrace(
@@ -82,4 +81,4 @@ def vtrace(
     targets = values[:-1] + corrections
     following = torch.cat([corrections[1:], torch.zeros_like(corrections[:1])])
     mixed = values[1:] + trace_lambda * following
-    return VTrace(targets, mask * (rewards + discounts * mixed - values[:-1]), ratios)
+    return VTrace(targets, mask * (rewards + discounts * mixed - values[:-1]))
