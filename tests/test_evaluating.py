@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from asyncq import evaluating
-from asyncq.agent import Agent
+from asyncq.agent import Agent, read_weights
 from asyncq.errors import UsageError
 from asyncq.evaluating import (
     EvaluateConfig,
@@ -52,7 +53,7 @@ def test_a_game_depends_on_its_seed_alone(
     results = []
     for cores, seeds in ((1, range(9, 21)), (2, range(20, 8, -1))):
         monkeypatch.setattr(evaluating, "usable_cores", lambda cores=cores: cores)
-        results.append(sorted(play_games(config, seeds), key=lambda game: game.seed))
+        results.append(sorted(play_games(config, read_weights(config), seeds), key=lambda game: game.seed))
     assert results[0] == results[1]
     assert len({game.score for game in results[0]}) > 1
 
@@ -71,7 +72,7 @@ def test_games_side_by_side_remember_each_their_own(tmp_path: Path) -> None:
 
 def test_pong_games_are_played_to_the_end_with_raw_scores(tmp_path: Path) -> None:
     config = EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "PongNoFrameskip-v4")))
-    (game,) = play_games(config, range(1000, 1001))
+    (game,) = play_games(config, read_weights(config), range(1000, 1001))
     assert -21 <= game.score <= -10 and game.score == int(game.score)
     assert game.steps > 700
 
@@ -79,10 +80,18 @@ def test_pong_games_are_played_to_the_end_with_raw_scores(tmp_path: Path) -> Non
 def test_a_player_that_dies_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    config = EvaluateConfig(path=str(tmp_path / "absent.h5"))
+    config = EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1")))
+    others = replace(read_weights(config), parameters={})
     with pytest.raises(PlayerDied, match="died"):
-        list(play_games(config, range(2)))
-    assert "there is no weights file" in capfd.readouterr().err
+        list(play_games(config, others, range(2)))
+    assert "do not fit its network" in capfd.readouterr().err
+
+
+def test_all_games_are_played_with_the_weights_that_were_read(tmp_path: Path) -> None:
+    config = EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1")))
+    weights = read_weights(config)
+    (tmp_path / "w.h5").unlink()
+    assert len(list(play_games(config, weights, range(3)))) == 3
 
 
 def test_the_interval_is_students() -> None:
@@ -101,7 +110,9 @@ def test_seeds_of_training_are_refused() -> None:
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_the_histogram_is_a_picture(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(evaluating, "play_games", lambda config, seeds: (Game(seed, seed, 5) for seed in seeds))
+    monkeypatch.setattr(
+        evaluating, "play_games", lambda config, weights, seeds: (Game(seed, seed, 5) for seed in seeds)
+    )
     weights, plot = untrained(tmp_path / "w.h5", "CartPole-v1"), tmp_path / f"scores.{suffix}"
     evaluate(EvaluateConfig(path=str(weights), episodes=3, plot=str(plot)))
     assert plot.read_bytes().startswith(b"\x89PNG" if suffix == "png" else b"<?xml")

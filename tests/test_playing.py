@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageSequence
 from torch import Tensor
 
 from asyncq import playing, screens
@@ -39,6 +40,28 @@ def test_recording_can_be_opened(suffix: str, tmp_path: Path, capsys: pytest.Cap
     assert steps - 3 <= len(pictures) <= steps if suffix == "gif" else len(pictures) == steps
     assert pictures[0].shape == (400, 600, 3)
     assert any((picture != pictures[0]).any() for picture in pictures)
+
+
+def gif_durations(path: Path) -> list[int]:
+    """How long each picture of a .gif stands, in ms."""
+    with Image.open(path) as gif:
+        return [frame.info["duration"] for frame in ImageSequence.Iterator(gif)]
+
+
+def test_a_gif_takes_as_long_as_the_game(tmp_path: Path) -> None:
+    with screens.video(tmp_path / "game.gif", fps=15) as show:
+        for brightness in range(0, 240, 8):
+            show(np.full((8, 8, 3), brightness, np.uint8))
+    durations = gif_durations(tmp_path / "game.gif")
+    assert len(durations) == 30 and sum(durations) == 2000
+    assert set(durations) == {60, 70}, "the format counts in steps of 10 ms"
+
+
+def test_a_picture_that_stands_still_for_hours_is_cut_short(tmp_path: Path) -> None:
+    with screens.video(tmp_path / "game.gif", fps=0.01) as show:
+        for brightness in [0] * 20 + [255] * 2:
+            show(np.full((8, 8, 3), brightness, np.uint8))
+    assert gif_durations(tmp_path / "game.gif") == [600_000, 200_000]
 
 
 @pytest.mark.parametrize("method", ["a3c", "one-step-q"])

@@ -110,6 +110,16 @@ def test_a_run_without_results_gives_way_to_a_new_one(tmp_path: Path) -> None:
         open_run(settled(tmp_path), pytest.fail)
 
 
+@pytest.mark.parametrize("kept", ["best.h5", "state/90.h5"])
+def test_what_a_run_kept_is_safe_also_without_its_configuration(kept: str, tmp_path: Path) -> None:
+    begin(tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / kept).parent.mkdir(exist_ok=True)
+    (tmp_path / kept).touch()
+    with pytest.raises(UsageError, match=r"already holds a run; choose another --run-dir$"):
+        open_run(settled(tmp_path), pytest.fail)
+
+
 def test_weights_are_never_overwritten_because_the_states_are_gone(tmp_path: Path) -> None:
     begin(tmp_path)
     (tmp_path / "weights" / "90.h5").touch()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from asyncq.agent import read_weights
 from asyncq.evaluating import EvaluateConfig, play_games
 from asyncq.storage.weights_file import load_weights
 
@@ -30,5 +31,6 @@ def test_a_sample_scores_what_its_evaluation_says() -> None:
     path = FOLDER / "cartpole-a3c.h5"
     result = json.loads(path.with_suffix(".json").read_text())
     seeds = range(result["protocol"]["seeds"][0], result["protocol"]["seeds"][0] + 3)
-    scores = {game.seed: game.score for game in play_games(EvaluateConfig(path=str(path)), seeds)}
+    config = EvaluateConfig(path=str(path))
+    scores = {game.seed: game.score for game in play_games(config, read_weights(config), seeds)}
     assert [scores[seed] for seed in seeds] == result["returns"][:3]

@@ -141,7 +141,7 @@ def test_configuration_can_be_repeated(tmp_path: Path) -> None:
     assert TrainConfig.from_json(json.loads((tmp_path / "run" / "config.json").read_text())) == config
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_stops_in_order(number: signal.Signals, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = start("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir, "--report-interval", 0.01)
@@ -352,8 +352,21 @@ def test_signals_are_counted_and_handlers_restored() -> None:
         time.sleep(SAME_REQUEST_SECONDS)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
-        assert signals.received == 2
+        os.kill(os.getpid(), signal.SIGHUP)  # the terminal is gone: no reason to stop at once
+        time.sleep(0.01)
+        assert (signals.received, signals.last) == (2, signal.SIGHUP)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_terminal_that_goes_ends_nothing_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.01)
+            assert signals.received == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_settings_reach_the_frames_the_fragments_and_the_network() -> None:

@@ -114,8 +114,9 @@ class AgentConfig(WeightsConfig):
 class Agent:
     """A trained network, its policy and its environment."""
 
-    def __init__(self, config: AgentConfig) -> None:
-        weights = read_weights(config)
+    def __init__(self, config: AgentConfig, weights: TrainedWeights | None = None) -> None:
+        """`weights`: those that `config` names, if they have been read. Raises UsageError."""
+        weights = weights or read_weights(config)
         self.trained, self.facts = weights.config, weights.facts
         self.spec = playing_spec(weights.spec, config.env, config.imports)
         self.heads = METHODS[weights.config.method].HEADS

@@ -39,6 +39,8 @@ from asyncq.worker import Worker
 
 WARM_UP_SECONDS = 15.0
 """Of a training, until all processes run at their pace."""
+END_SECONDS = 20.0
+"""That a training may take to end in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,7 @@ class BenchConfig:
 
 def bench(config: BenchConfig) -> int:
     """Measure, print; returns the exit status."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that its training ends with it
     training, spec = settle(config.training())
     device = choose_device(training.device)
     result: dict[str, Any] = dict(time_parts(training, spec, device, config.seconds))
@@ -180,6 +183,8 @@ def time_queue(config: TrainConfig, spec: EnvironmentSpec, seconds: float) -> di
     finally:
         process.kill()
         process.join()
+    if not waits:
+        raise UsageError("the queue cannot be timed; what went wrong stands above")
     return {"queue_gb_s": copied / passed / 1e9, "hand_off_ms": statistics.median(waits) / 1e6}
 
 
@@ -203,7 +208,7 @@ def ideal_sps(result: dict[str, float], cores: int, device: str) -> float:
 
 def short_training(config: TrainConfig, seconds: float) -> list[dict[str, Any]]:
     """Run a real training; its reports, one a second, from WARM_UP_SECONDS after the first on, for `seconds`."""
-    with tempfile.TemporaryDirectory(prefix="asyncq-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="asyncq-bench-", ignore_cleanup_errors=True) as folder:
         settings, run_dir = Path(folder) / "settings.json", Path(folder) / "run"
         endless = replace(config, total_steps=10**9, report_interval=1.0)
         settings.write_text(json.dumps(endless.to_json()))
@@ -212,8 +217,17 @@ def short_training(config: TrainConfig, seconds: float) -> list[dict[str, Any]]:
             try:
                 reports = _reports_of(process, run_dir / "metrics.jsonl", seconds)
             finally:
-                process.send_signal(signal.SIGINT)
+                end(process)
     return [report for report in reports if report["seconds"] >= reports[0]["seconds"] + WARM_UP_SECONDS]
+
+
+def end(training: subprocess.Popen[bytes]) -> None:
+    """Stop it in order, or, if it takes too long, at once."""
+    training.send_signal(signal.SIGINT)
+    try:
+        training.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        training.kill()
 
 
 def mean_sps(reports: list[dict[str, Any]]) -> float:

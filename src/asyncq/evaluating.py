@@ -25,15 +25,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from scipy import stats
 
-from asyncq.agent import Agent, AgentConfig
-from asyncq.envs import TRAINING_SEEDS, make_env, refuse_unplayable, reset_with_seeds
+from asyncq.agent import Agent, AgentConfig, read_weights
+from asyncq.envs import TRAINING_SEEDS, import_modules, make_env, refuse_unplayable, reset_with_seeds
 from asyncq.errors import UsageError, install
 from asyncq.flags import OpenStr
 from asyncq.machine import usable_cores
 from asyncq.processes import PLAYER_ENVIRONMENT, start_child
 from asyncq.shared import Array
 from asyncq.storage.files import refuse_unwritable, refusing_what_fails, write_whole
-from asyncq.storage.weights_file import package_versions
+from asyncq.storage.weights_file import TrainedWeights, package_versions
 
 CONFIDENCE = 0.95
 SIDE_BY_SIDE = 8
@@ -74,14 +74,15 @@ class Game:
 
 def evaluate(config: EvaluateConfig) -> int:
     """Play the games, print what they scored; returns the exit status."""
-    agent = Agent(config)  # refuses what cannot be played before any process starts
+    weights = read_weights(config)  # once: the file of a run that goes on changes meanwhile
+    agent = Agent(config, weights)  # refuses what cannot be played before any process starts
     refuse_unplayable(agent.spec)
     games: list[Game] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, disable=not sys.stderr.isatty(), transient=True, console=Console(stderr=True)) as progress:
         bar = progress.add_task("games", total=config.episodes)
         try:
-            for game in play_games(config, range(config.seed, config.seed + config.episodes)):
+            for game in play_games(config, weights, range(config.seed, config.seed + config.episodes)):
                 games.append(game)
                 mean = statistics.fmean(game.score for game in games)
                 progress.update(bar, advance=1, description=f"games, mean {mean:.1f}")
@@ -100,14 +101,14 @@ class PlayerDied(Exception):
     """A process that played games ended before them; what it said stands on stderr."""
 
 
-def play_games(config: AgentConfig, seeds: range) -> Iterator[Game]:
+def play_games(config: AgentConfig, weights: TrainedWeights, seeds: range) -> Iterator[Game]:
     """One game from each of `seeds`, in the order in which they end. Raises PlayerDied."""
     pipes, processes = [], []
     left = deque(seeds)
     try:
         for index in range(min(usable_cores(), len(seeds))):
             pipe, theirs = Pipe()
-            processes.append(start_child(f"player-{index}", PLAYER_ENVIRONMENT, _player, theirs, config))
+            processes.append(start_child(f"player-{index}", PLAYER_ENVIRONMENT, _player, theirs, config, weights))
             theirs.close()  # so that the pipe ends with the process
             pipes.append(pipe)
         for pipe, seed in zip(pipes * SIDE_BY_SIDE, seeds, strict=False):
@@ -136,11 +137,12 @@ def _next_game(pipe: Connection) -> Game:
     return game
 
 
-def _player(pipe: Connection, config: AgentConfig) -> None:
+def _player(pipe: Connection, config: AgentConfig, weights: TrainedWeights) -> None:
     """Play a game for each seed that comes, several side by side."""
     torch.set_num_threads(1)
     gym.logger.min_level = gym.logger.ERROR  # the main process has been warned
-    agent = Agent(config)
+    import_modules(config.imports)
+    agent = Agent(config, weights)
     games: list[GameInPlay] = []
     while True:
         while not games or pipe.poll():

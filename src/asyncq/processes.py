@@ -20,7 +20,7 @@ from typing import Any
 LONGEST_TRACEBACK = 16_000
 """Characters; what fits into a pipe that nobody reads yet."""
 
-STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 """They reach the whole process group, but the main process decides: children begin, and stay, with them blocked."""
 
 LEARNER_ENVIRONMENT = {

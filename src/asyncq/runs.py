@@ -147,9 +147,8 @@ def _new_run(config: TrainConfig) -> Run:
     """In a directory that is new, or whose run stopped before it had anything to keep."""
     directory = Path(config.run_dir) if config.run_dir else _free_directory(config)
     if _is_taken(directory):
-        raise UsageError(
-            f"{directory} already holds a run; choose another --run-dir, or go on with it: --resume {directory}"
-        )
+        further = f", or go on with it: --resume {directory}" if (directory / "config.json").exists() else ""
+        raise UsageError(f"{directory} already holds a run; choose another --run-dir{further}")
     try:
         (directory / "weights").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -178,9 +177,11 @@ def _free_directory(config: TrainConfig) -> Path:
 def _is_taken(directory: Path) -> bool:
     """Whether there is a run with results in `directory`, or somebody else's `config.json`."""
     path, metrics = directory / "config.json", directory / "metrics.jsonl"
+    if any(any(directory.glob(kept)) for kept in ("best.h5", "latest.h5", "weights/*.h5", "state/*.h5")):
+        return True
     if not path.exists():
         return False
-    if any(directory.rglob("*.h5")) or (metrics.exists() and metrics.stat().st_size > 0):
+    if metrics.exists() and metrics.stat().st_size > 0:
         return True
     try:
         read_config(path, f"{path}")

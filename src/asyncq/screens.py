@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from asyncq.storage.files import refuse_unwritable, refusing_what_fails, write_w
 
 Show = Callable[[Array], None]
 """Takes one RGB picture, `[H, W, 3]` uint8."""
+LONGEST_STILL = 600.0
+"""Seconds that a picture of a .gif may stand still; the format knows none beyond 655."""
 
 
 class WindowClosed(Exception):
@@ -45,18 +48,26 @@ def video(path: Path, fps: float) -> Iterator[Show]:
 @contextlib.contextmanager
 def _gif(path: Path, fps: float) -> Iterator[Show]:
     pictures: list[Image.Image] = []
+    begins: list[float] = []  # each picture's, in seconds
+    ends = 0.0
 
     def show(picture: Array) -> None:  # kept with a byte a pixel
-        pictures.append(Image.fromarray(picture).quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
+        nonlocal ends
+        image = Image.fromarray(picture).quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        if not pictures or image != pictures[-1]:
+            pictures.append(image)
+            begins.append(ends)
+        ends = min(ends + 1 / fps, begins[-1] + LONGEST_STILL)
 
     try:
         yield show
     finally:
         if pictures:
-            _save_gif(path, pictures, 1000 / fps)
+            ticks = [round(100 * begin) for begin in (*begins, ends)]
+            _save_gif(path, pictures, [10 * max(2, after - before) for before, after in pairwise(ticks)])
 
 
-def _save_gif(path: Path, pictures: list[Image.Image], milliseconds: float) -> None:
+def _save_gif(path: Path, pictures: list[Image.Image], milliseconds: list[int]) -> None:
     content = io.BytesIO()
     pictures[0].save(content, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
     with refusing_what_fails(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -141,7 +142,7 @@ class WorkerPlace:
 
         A worker that was killed has not failed: waiting would not help the next one.
         """
-        was_killed = (self.process.exitcode or 0) < 0
+        was_killed = self.process.exitcode == -signal.SIGKILL
         self.process.kill()
         self.process.join(LONGEST_PAUSE)  # one that a broken disk or driver holds in the kernel dies later
         self.errors.close()

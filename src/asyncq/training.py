@@ -25,6 +25,7 @@ from asyncq.machine import usable_cores
 from asyncq.methods import network_for
 from asyncq.monitoring.display import Display, chosen, make_display
 from asyncq.monitoring.recorder import Recorder
+from asyncq.processes import STOP_SIGNALS
 from asyncq.runs import Run, directory_to_resume, open_run
 from asyncq.status import StatusBoard
 from asyncq.supervisor import LearnerDied, RunFailed, Supervisor
@@ -242,7 +243,10 @@ SAME_REQUEST_SECONDS = 0.3
 
 
 class Signals:
-    """Counts SIGINT and SIGTERM instead of dying of them, while it is entered."""
+    """Counts SIGINT, SIGTERM and SIGHUP instead of dying of them, while it is entered.
+
+    SIGHUP, the terminal's end, only ever counts as the first, and not at all where it was ignored, as under nohup.
+    """
 
     def __init__(self) -> None:
         self.received = 0
@@ -251,13 +255,17 @@ class Signals:
 
     def __enter__(self) -> Signals:
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {
-            number: signal.signal(number, self._count) for number in (signal.SIGINT, signal.SIGTERM)
+            number: signal.signal(number, self._count)
+            for number in STOP_SIGNALS
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
         }
         return self
 
     def _count(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if now - self._when > SAME_REQUEST_SECONDS:
+        if number == signal.SIGHUP:
+            self.received = max(self.received, 1)
+        elif now - self._when > SAME_REQUEST_SECONDS:
             self.received += 1
         self._when = now
         self.last = number

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,32 @@ def test_without_a_terminal_the_run_introduces_itself(capsys: pytest.CaptureFixt
     said = capsys.readouterr().out
     assert "a3c on ALE/Pong-v5, learner on cpu" in said
     assert "--processes 2 --envs-per-process 16" in said
+
+
+def test_a_training_goes_on_when_its_output_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = LiveDisplay(CONFIG, StatusBoard(2), Path("runs/x"), "cpu")
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        monkeypatch.setattr(sys, "stderr", full)
+        live.live.console.file = full
+        for display in (PlainDisplay(interval=0.0), live):
+            display.report(REPORT)
+            display.say("a warning")
+            display.refresh()
+        assert live.live.console.quiet
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+
+
+def test_a_training_whose_output_nobody_reads_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with contextlib.suppress(BrokenPipeError), open(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(BrokenPipeError):
+            PlainDisplay(interval=0.0).report(REPORT)
+        monkeypatch.undo()
 
 
 def test_the_live_view_tells_the_time_that_is_left_in_a_narrow_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,15 @@ def test_onnx_takes_and_gives_the_memory_of_an_lstm(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("default")
+def test_a_network_that_onnx_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript")
+    path = untrained(tmp_path / "w.h5", "CartPole-v1", network="tiny_envs:Undecided")
+    weights = load_weights(path)
+    with pytest.raises(UsageError, match="is not written: Failed to export"):
+        save_onnx(tmp_path / "w.onnx", weights, network_of(weights, path, ("tiny_envs",)))
+    assert not (tmp_path / "w.onnx").exists()
+
+
 def test_an_onnx_network_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(exports, "TOLERANCE", -1.0)

@@ -35,6 +35,21 @@ NARROW = 80
 """Columns of a terminal, below which the times need the room that a bar would take."""
 
 
+@contextlib.contextmanager
+def unseen(console: Console | None = None) -> Iterator[None]:
+    """Lets a training go on that nobody can watch any more: the disk of its output is full, its terminal is gone.
+
+    That the reader of a pipe is gone ends it.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError:
+        if console:
+            console.quiet = True  # or it would keep all that was ever drawn, to draw it again
+
+
 class Display(Protocol):
     """Takes reports and single lines."""
 
@@ -56,8 +71,12 @@ def make_display(config: TrainConfig, status: StatusBoard, run_dir: Path, device
         yield PlainDisplay(interval=10.0)
     else:
         display = LiveDisplay(config, status, run_dir, device)
-        with display.live:
+        display.live.start()
+        try:
             yield display
+        finally:
+            with unseen(display.live.console):
+                display.live.stop()
 
 
 def chosen(config: TrainConfig) -> str:
@@ -74,6 +93,7 @@ class PlainDisplay:
         self._interval = interval
         self._next = 0.0
 
+    @unseen()
     def report(self, report: dict[str, Any]) -> None:
         if self._interval == float("inf") or time.monotonic() < self._next:
             return
@@ -87,6 +107,7 @@ class PlainDisplay:
             flush=True,
         )
 
+    @unseen()
     def say(self, line: str) -> None:
         print(f"asyncq: {line}", file=sys.stderr, flush=True)
 
@@ -123,10 +144,12 @@ class LiveDisplay:
         self._progress.update(self._bar, completed=report["env_steps"])
 
     def say(self, line: str) -> None:
-        self.live.console.print(line, markup=False, highlight=False)
+        with unseen(self.live.console):
+            self.live.console.print(line, markup=False, highlight=False)
 
     def refresh(self) -> None:
-        self.live.update(self._render(), refresh=True)
+        with unseen(self.live.console):
+            self.live.update(self._render(), refresh=True)
 
     def _render(self) -> Panel:
         return Panel(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asyncq.errors import UsageError, install
+from asyncq.errors import UsageError, install, one_line
 from asyncq.networks import Network, PolicyValueNetwork
 from asyncq.storage.files import write_whole
 from asyncq.storage.weights_file import TrainedWeights
@@ -50,11 +50,14 @@ def save_onnx(path: Path, weights: TrainedWeights, network: Network) -> float:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that nothing here uses
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning, UserWarning))  # the exporter's, of itself
-        program = torch.onnx.export(
-            exported, tuple(inputs.values()), input_names=list(inputs), output_names=names,
-            dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in inputs), dynamo=True, verbose=False,
-        )  # fmt: skip
         expected = exported(*inputs.values())
+        try:
+            program = torch.onnx.export(
+                exported, tuple(inputs.values()), input_names=list(inputs), output_names=names,
+                dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in inputs), dynamo=True, verbose=False,
+            )  # fmt: skip
+        except torch.onnx.OnnxExporterError as error:  # a network of the user's own
+            raise UsageError(f"{path} is not written: {one_line(error)[:300]}") from error
     assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(model, weights.metadata())
