@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import subprocess
 import sys
@@ -20,8 +21,6 @@ from asyncq.machine import usable_cores
 from asyncq.monitoring.diagnosis import bottleneck
 from asyncq.training import settle
 
-NETWORKS = ("small", "a3c", "nature", "impala")
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -29,10 +28,12 @@ class Settings:
     """Worker processes."""
     seconds: float = 30.0
     """How long each training is measured, after its warm-up."""
+    networks: tuple[str, ...] = ("small", "a3c", "nature", "impala")
+    """Each takes about three minutes."""
 
 
 class BusyShare:
-    """Asks nvidia-smi once a second, while it is entered, how busy the GPU is."""
+    """Asks nvidia-smi once a second, while it is entered, how busy the GPU is; not where nvidia-smi cannot say."""
 
     def __enter__(self) -> BusyShare:
         self._asked: list[float] = []
@@ -43,23 +44,24 @@ class BusyShare:
 
     def _ask(self) -> None:
         command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0"]
-        while not self._done.wait(1.0):
-            self._asked.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        with contextlib.suppress(OSError, subprocess.CalledProcessError, ValueError):
+            while not self._done.wait(1.0):
+                self._asked.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
     def __exit__(self, *error: object) -> None:
         self._done.set()
         self._thread.join()
 
-    def percent(self, seconds: float) -> float:
+    def percent(self, seconds: float) -> str:
         """The median over the last `seconds`."""
-        return statistics.median(self._asked[-round(seconds) :])
+        return f"{statistics.median(self._asked[-round(seconds) :]):.0f}%" if self._asked else "unknown"
 
 
 def main(settings: Settings) -> None:
     print(f"{torch.cuda.get_device_name()}, {usable_cores()} cores, {settings.processes} processes, A3C\n")
     print("| network | precision | one core plays | learner alone | training | GPU busy | lag, mean | limit |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
-    for network in NETWORKS:
+    for network in settings.networks:
         for precision in ("float32", "bf16"):
             config, spec = settle(TrainConfig(network=network, precision=precision, processes=settings.processes))
             parts = time_parts(config, spec, "cuda", 5.0)
@@ -68,7 +70,7 @@ def main(settings: Settings) -> None:
                 reports = short_training(config, settings.seconds)
             waits = {side: statistics.median(r["waits"][side] for r in reports) for side in ("learner", "workers")}
             cells = [network, precision, f"{plays:,.0f} SPS", f"{parts['learner_sps']:,.0f} SPS"]
-            cells += [f"{mean_sps(reports):,.0f} SPS", f"{busy.percent(settings.seconds):.0f}%"]
+            cells += [f"{mean_sps(reports):,.0f} SPS", busy.percent(settings.seconds)]
             cells += [f"{statistics.mean(r['lag']['mean'] for r in reports if r['lag']):.1f}"]
             cells += [bottleneck(waits, settings.processes, usable_cores())]
             print(f"| {' | '.join(cells)} |", flush=True)
