@@ -50,6 +50,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"optimizer_epsilon": -1.0}, "--optimizer-epsilon"),
     ({"value_coefficient": -1.0}, "--value-coefficient"),
     ({"policy_clip": -0.1}, "--policy-clip"),
+    ({"exploration_persistence": 0.5}, "--exploration-persistence"),
     ({"gamma": 1.01}, "--gamma is 1.01; it must lie between 0 and 1"),
     ({"gamma": NAN}, "--gamma"),
     ({"trace_lambda": -0.1}, "--trace-lambda"),

@@ -35,6 +35,26 @@ def test_softmax_rows_are_independent_and_tell_their_log_probability() -> None:
     assert len(set(actions.tolist())) == 3
 
 
+def test_noise_that_persists_repeats_actions_but_not_their_probabilities() -> None:
+    torch.manual_seed(1)
+    logits = torch.tensor([1.0, -0.5, 0.3, 2.0]).repeat(DRAWS, 1)
+    policy = SoftmaxPolicy(persistence=4)
+    first, _ = policy.act((logits, torch.zeros(DRAWS)))
+    second, log_probs = policy.act((logits, torch.zeros(DRAWS)))
+    probabilities = logits[0].softmax(-1)
+    assert frequencies(second, 4) == pytest.approx(probabilities.tolist(), abs=TOLERANCE)
+    torch.testing.assert_close(log_probs, probabilities[second].log())
+    repeated = 3 / 4 + float(probabilities.square().sum()) / 4  # a quarter is drawn anew, and may be drawn again
+    assert (first == second).float().mean() == pytest.approx(repeated, abs=TOLERANCE)
+
+
+def test_noise_that_persists_follows_the_logits() -> None:
+    policy = SoftmaxPolicy(persistence=1e9)
+    policy.act((torch.zeros(8, 3), torch.zeros(8)))
+    actions, _ = policy.act((torch.tensor([0.0, 0.0, 100.0]).repeat(8, 1), torch.zeros(8)))
+    assert actions.tolist() == [2] * 8
+
+
 def test_softmax_takes_logits_of_any_size_and_half_precision() -> None:
     logits = torch.tensor([[1000.0, -1000.0, 0.0]], dtype=torch.bfloat16)
     actions, log_probs = SoftmaxPolicy().act((logits, torch.zeros(1)))

@@ -208,6 +208,19 @@ def test_the_same_seed_plays_the_same_and_a_replacement_plays_anew() -> None:
     assert not np.array_equal(actions[0], actions[2])
 
 
+def test_noise_that_persists_outlives_weights() -> None:
+    task, _, network = make_task(exploration_persistence=1e9)
+    weights = flatten_parameters(network).zero_().numpy()  # all actions are alike
+    worker = Worker(task)
+    chosen_actions = []
+    for version in (4, 5):
+        task.board.publish(weights, Snapshot(version, env_steps=0))
+        assert worker.refresh()
+        chosen_actions += [worker.choose()[0].tolist() for _ in range(10)]
+    worker.env.close()
+    assert chosen_actions == [chosen_actions[0]] * 20
+
+
 @pytest.mark.parametrize(("env_steps", "expected"), [(0, 1.0), (50, 0.6), (100, 0.2), (10_000, 0.2)])
 def test_epsilon_follows_the_env_steps_of_the_newest_weights(env_steps: int, expected: float) -> None:
     epsilons = {"epsilon_final": (0.2,), "epsilon_probabilities": (1.0,), "epsilon_anneal_frames": 100}

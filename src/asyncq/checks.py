@@ -27,7 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 AT_LEAST_1 = (
     "total_steps", "queue_size", "publish_interval", "save_interval", "keep", "processes", "envs_per_process", "n_step",
     "batch_size", "passes", "sequence_length", "frame_stack", "frame_size", "frame_skip", "learning_rate_anneal_steps",
-    "entropy_anneal_steps",
+    "entropy_anneal_steps", "exploration_persistence",
 )  # fmt: skip
 AT_LEAST_0 = (
     "seed", "value_coefficient", "max_restarts", "max_learner_restarts", "max_grad_norm", "reward_clip",
@@ -37,7 +37,10 @@ AT_LEAST_0 = (
 AT_MOST = {"frame_size": 1024}
 ABOVE_0 = ("learning_rate", "reward_scale", "report_interval", "worker_timeout")
 SHARES = ("gamma", "trace_lambda", "epsilon_initial")
-OF_A3C = ("value_coefficient", "normalise_advantages", "policy_clip", "correction", "entropy_anneal_steps")
+OF_A3C = (
+    "value_coefficient", "normalise_advantages", "policy_clip", "correction", "entropy_anneal_steps",
+    "exploration_persistence",
+)  # fmt: skip
 UNREAD = {
     "a3c": ("epsilon_initial", "epsilon_final", "epsilon_probabilities", "epsilon_anneal_frames"),
     "n-step-q": OF_A3C,

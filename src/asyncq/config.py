@@ -84,6 +84,9 @@ class TrainConfig:
     """a3c: its weight from --entropy-anneal-steps on (default: 0.003 for images, 0.01 for vectors)."""
     entropy_anneal_steps: AutoInt = None
     """a3c: env steps over which the weight of the entropy bonus falls, linearly; at most all (default: 1.5M)."""
+    exploration_persistence: float = 1.0
+    """a3c: env steps, on average, for which an environment samples its actions with the same random numbers: with more
+    than 1, moves that are tried last longer."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
     normalise_advantages: AutoBool = None

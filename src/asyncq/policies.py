@@ -18,13 +18,26 @@ class Policy(Protocol):
 
 
 class SoftmaxPolicy:
-    """Samples from the softmax of the logits."""
+    """Samples from the softmax of the logits.
+
+    Each row keeps its random numbers for `persistence` steps on average. More than 1 makes moves last that are tried:
+    noise correlated in time (Eberhard et al. 2023; on-policy: Hollenstein et al. 2024). Each action by itself still has
+    its probability.
+    """
+
+    def __init__(self, persistence: float = 1.0) -> None:
+        self.persistence = persistence
+        self.noise: Tensor | None = None
 
     def act(self, outputs: Outputs, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         log_probs = outputs[0].float().log_softmax(-1)
-        actions = (log_probs - torch.empty_like(log_probs).exponential_(generator=generator).log_()).argmax(
-            -1
-        )  # the Gumbel-max trick
+        noise = torch.empty_like(log_probs).exponential_(generator=generator).log_()
+        if self.persistence > 1:
+            if self.noise is not None:
+                renewed = torch.rand(len(noise), 1, generator=generator) < 1 / self.persistence
+                noise = noise.where(renewed, self.noise)
+            self.noise = noise
+        actions = (log_probs - noise).argmax(-1)  # the Gumbel-max trick
         return actions, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 

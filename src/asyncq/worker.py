@@ -124,12 +124,13 @@ class Worker:
         if snapshot is None:
             return False
         self.snapshot = snapshot
-        self.policy = self._policy()
+        if self.heads == "q":  # epsilon has fallen
+            self.policy = self._policy()
         return True
 
     def _policy(self) -> SoftmaxPolicy | EpsilonGreedyPolicy:
         if self.heads == "policy-value":
-            return SoftmaxPolicy()
+            return SoftmaxPolicy(self.task.config.exploration_persistence)
         config = self.task.config
         progress = config.exploration_progress_at(self.snapshot.env_steps)
         return EpsilonGreedyPolicy(annealed_epsilon(config.epsilon_initial, self.final_epsilons, progress))
