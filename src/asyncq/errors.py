@@ -1,8 +1,12 @@
-"""The one kind of error that is the user's to mend, and how others are told in a line."""
+"""Errors that are the user's to mend, and how others are told in a line."""
 
 
 class UsageError(Exception):
     """Says in one line what is wrong with the input and how to mend it; the command line exits with status 2."""
+
+
+class Damaged(UsageError):
+    """A file does not hold what was written into it."""
 
 
 def one_line(error: BaseException) -> str:

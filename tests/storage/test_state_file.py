@@ -57,8 +57,18 @@ def test_a_damaged_state_is_said_and_the_one_before_it_taken(tmp_path: Path, pla
 def test_a_run_whose_states_are_all_damaged_does_not_begin_anew(tmp_path: Path) -> None:
     save_state(tmp_path, state(80), keep=2)
     (tmp_path / "state" / "80.h5").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"no state in .* can be read"):
+    with pytest.raises(UsageError, match=r"all states in .* are damaged"):
         newest_state(tmp_path, lambda line: None)
+
+
+def test_a_state_of_another_asyncq_is_kept_and_refused(tmp_path: Path) -> None:
+    save_state(tmp_path, state(80), keep=2)
+    save_state(tmp_path, state(90), keep=2)
+    newest = tmp_path / "state" / "90.h5"
+    newest.write_bytes(newest.read_bytes().replace(b"format 2", b"format 3", 1))
+    with pytest.raises(UsageError, match=r"90\.h5 was written by a newer asyncq"):
+        newest_state(tmp_path, pytest.fail)
+    assert {path.name for path in newest.parent.iterdir()} == {"80.h5", "90.h5"}
 
 
 def test_a_run_without_states_has_no_newest(tmp_path: Path) -> None:

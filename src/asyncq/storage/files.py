@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from asyncq.errors import UsageError
+from asyncq.errors import Damaged, UsageError
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -47,7 +47,7 @@ def refusing_what_fails(path: Path) -> Iterator[None]:
 
 
 def read_weights_bytes(path: Path) -> bytes:
-    """The bytes of a weights file. Raises UsageError if there is none that can be read."""
+    """The bytes of a weights file. Raises UsageError if there is none that can be read, Damaged if it is empty."""
     if path.is_dir():
         folder = path.parent if path.name == "state" else path
         example = min(folder.glob("*.h5"), default=folder / "best.h5")
@@ -61,5 +61,5 @@ def read_weights_bytes(path: Path) -> bytes:
     except OSError as error:
         raise UsageError(f"weights file {path} cannot be read: {error.strerror}") from error
     if not content:
-        raise UsageError(f"{path} is empty, and so no readable weights file")
+        raise Damaged(f"{path} is empty, and so no readable weights file")
     return content

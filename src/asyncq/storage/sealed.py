@@ -14,7 +14,7 @@ from pathlib import Path
 
 import h5py
 
-from asyncq.errors import UsageError
+from asyncq.errors import Damaged, UsageError
 from asyncq.storage.files import write_whole
 
 USER_BLOCK = 512
@@ -46,12 +46,12 @@ class Seal:
         write_whole(path, self.apply(body.getvalue()))
 
     def open(self, path: Path, content: bytes) -> h5py.File:
-        """The HDF5 in `content`, read from `path`. Raises UsageError if it is damaged or of another format."""
+        """The HDF5 in `content`, read from `path`. Raises Damaged, UsageError if it is of another format."""
         said_version = content[len(self.magic) : USER_BLOCK].split(b",")[0]
         if said_version.isdigit() and int(said_version) > self.format:
             raise UsageError(f"{path} was written by a newer asyncq; update asyncq to read it")
         if said_version.isdigit() and int(said_version) < self.format:
             raise UsageError(f"{path} was written by an older asyncq; install that one to read it")
         if content != self.apply(content):
-            raise UsageError(f"{path} is damaged: its contents do not fit its checksum")
+            raise Damaged(f"{path} is damaged: its contents do not fit its checksum")
         return h5py.File(io.BytesIO(content), "r")

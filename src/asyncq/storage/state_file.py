@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from asyncq.errors import UsageError
+from asyncq.errors import Damaged, UsageError
 from asyncq.shared import Array
 from asyncq.storage.files import read_weights_bytes
 from asyncq.storage.sealed import Seal
@@ -46,10 +46,10 @@ def save_state(run_dir: Path, state: TrainingState, keep: int) -> None:
 
 
 def load_state(path: Path) -> TrainingState:
-    """Read a state. Raises UsageError if it is absent, damaged, or of another kind."""
+    """Read a state. Raises Damaged, UsageError if it is absent or cannot be read."""
     content = read_weights_bytes(path)
     if not SEAL.is_on(content):
-        raise UsageError(f"{path} is no readable training state: damaged in its first bytes, or of another kind")
+        raise Damaged(f"{path} is no readable training state: damaged in its first bytes, or of another kind")
     arrays: dict[str, Array] = {}
 
     def take(name: str, item: Any) -> None:
@@ -62,16 +62,17 @@ def load_state(path: Path) -> TrainingState:
 
 
 def newest_state(run_dir: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest state of a run that can be read, None if none was ever saved; says so of each that cannot.
+    """The newest state of a run that is whole, None if none was ever saved; says so of each that is damaged.
 
     Raises UsageError if there are states, but all are damaged: starting from nothing would not be what was asked for.
+    Also if one cannot be read for now, or by this asyncq: going on from an older one would lose what it holds.
     """
     paths = _newest_first(run_dir / "state")
     damaged: list[Path] = []
     for path in paths:
         try:
             load_state(path)
-        except UsageError as error:
+        except Damaged as error:
             say(f"{error}; trying the state before it")
             damaged.append(path)
             continue
@@ -79,7 +80,7 @@ def newest_state(run_dir: Path, say: Callable[[str], None]) -> Path | None:
             bad.rename(bad.with_suffix(".damaged"))
         return path
     if paths:
-        raise UsageError(f"no state in {run_dir / 'state'} can be read; train anew with another --run-dir")
+        raise UsageError(f"all states in {run_dir / 'state'} are damaged; train anew with another --run-dir")
     return None
 
 
