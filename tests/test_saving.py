@@ -51,6 +51,16 @@ def test_saves_are_due_at_multiples_of_the_interval_however_late_the_last_one_ca
     assert [saver.is_due(env_steps) for env_steps in (199, 200)] == [False, True]
 
 
+def test_weights_that_are_no_numbers_do_not_replace_a_state(make_saver: Any, tmp_path: Path) -> None:
+    saver, reports = make_saver(keep=1)
+    assert saver.save(state_at(100), weights_with())
+    bad = state_at(200)
+    bad.arrays["network/weight"][1] = np.nan
+    assert not saver.save(bad, weights_with())
+    assert reports.recv() == {"warning": "the weights are no numbers any more; their state is not saved"}
+    assert {path.name for path in (tmp_path / "state").iterdir()} == {"100.h5"}
+
+
 def test_a_save_that_failed_is_due_again_only_after_a_while(
     make_saver: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -9,6 +9,8 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import numpy as np
+
 from asyncq.config import TrainConfig
 from asyncq.errors import UsageError
 from asyncq.monitoring.metrics import WINDOW
@@ -55,11 +57,17 @@ class Saver:
         return self.save(state, weights)
 
     def save_state(self, state: TrainingState) -> bool:
-        """Whether the state is as safe as it can be. A deterministic run can go on only from where games begin."""
+        """Whether the state is as safe as it can be. A deterministic run can go on only from where games begin.
+
+        One whose weights are no numbers any more is not saved: nobody could go on from it, and it would replace others.
+        """
         env_steps = state.counters["env_steps"]
         games_begin = not env_steps or env_steps >= min(self.next_save, self.config.total_steps)
         if self.config.deterministic and not games_begin:
             return True
+        if not all(np.isfinite(array).all() for array in state.group("network").values()):
+            self.reports.send({"warning": "the weights are no numbers any more; their state is not saved"})
+            return False
         return self.write(self.run_dir / "state", partial(save_state, self.run_dir, state, self.config.keep))
 
     def save_weights(self, weights: TrainedWeights, *names: str) -> bool:
