@@ -47,7 +47,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"final_learning_rate": 0.0, "learning_rate_schedule": "exponential"}, "never comes to 0; give"),
     ({"learning_rate_schedule": "cosine"}, "choose one of: linear, exponential"),
     ({"seed": -1}, "--seed"),
-    ({"optimizer_epsilon": -1.0}, "--optimizer-epsilon"),
+    ({"optimizer_epsilon": 0.0}, "--optimizer-epsilon is 0.0; it must be greater than 0"),
     ({"value_coefficient": -1.0}, "--value-coefficient"),
     ({"policy_clip": -0.1}, "--policy-clip"),
     ({"exploration_persistence": 0.5}, "--exploration-persistence"),

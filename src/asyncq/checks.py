@@ -31,11 +31,11 @@ AT_LEAST_1 = (
 )  # fmt: skip
 AT_LEAST_0 = (
     "seed", "value_coefficient", "max_restarts", "max_learner_restarts", "max_grad_norm", "reward_clip",
-    "target_interval", "entropy_coefficient", "final_entropy_coefficient", "final_learning_rate", "optimizer_epsilon",
+    "target_interval", "entropy_coefficient", "final_entropy_coefficient", "final_learning_rate",
     "epsilon_anneal_frames", "policy_clip",
 )  # fmt: skip
 AT_MOST = {"frame_size": 1024}
-ABOVE_0 = ("learning_rate", "reward_scale", "report_interval", "worker_timeout")
+ABOVE_0 = ("learning_rate", "optimizer_epsilon", "reward_scale", "report_interval", "worker_timeout")
 SHARES = ("gamma", "trace_lambda", "epsilon_initial")
 OF_A3C = (
     "value_coefficient", "normalise_advantages", "policy_clip", "correction", "entropy_anneal_steps",
