@@ -110,3 +110,10 @@ def test_ids_of_ones_own_are_played_with_ale_pys_defaults_or_refused() -> None:
     env.close()
     with pytest.raises(UsageError, match="AsyncqTest/Hard-v0 is registered with difficulty, which"):
         describe("AsyncqTest/Hard-v0")
+
+
+def test_ids_of_ones_own_with_what_surrounds_the_game_are_refused() -> None:
+    entry = {"entry_point": "ale_py.env:AtariEnv", "kwargs": {"game": "pong"}}
+    gym.register("AsyncqTest/Short-v0", max_episode_steps=500, **entry)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="AsyncqTest/Short-v0 is registered with max_episode_steps, which"):
+        describe("AsyncqTest/Short-v0")

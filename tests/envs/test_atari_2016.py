@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from PIL import Image
@@ -39,6 +40,17 @@ def test_frame_skip_and_sticky_actions_are_the_ids(
     assert (spec.frame_skip, spec.random_frame_skip, spec.sticky) == (skip, random_skip, sticky)
     assert (spec.observation_shape, spec.frame_dtype, spec.actions) == ((3, 84, 84), "float32", 4)
     assert action_names(spec) == ["NOOP", "FIRE", "RIGHT", "LEFT"]
+
+
+def test_an_id_of_ones_own_is_played_with_ale_pys_defaults_in_colour() -> None:
+    kwargs = {"game": "breakout", "obs_type": "grayscale"}
+    gym.register("AsyncqTest/Grey-v0", entry_point="ale_py.env:AtariEnv", kwargs=kwargs)
+    spec = describe_2016("AsyncqTest/Grey-v0", 3)
+    assert (spec.frame_skip, spec.random_frame_skip, spec.sticky, spec.max_frames) == (4, None, 0.25, 108_000)
+    env = make_env(spec, 1)
+    observations, _ = reset_with_seeds(env, [1])
+    env.close()
+    assert observations.shape == (1, 3, 84, 84)
 
 
 def test_actions_last_two_to_four_frames() -> None:

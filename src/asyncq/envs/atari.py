@@ -34,7 +34,8 @@ def action_names(registered: EnvSpec) -> list[str]:
 def settings_of(registered: EnvSpec) -> dict[str, Any]:
     """What the id stands for. Raises UsageError for variants of the game that cannot be played."""
     settings = {**DEFAULTS, **{name: value for name, value in registered.kwargs.items() if value is not None}}
-    if unknown := sorted(set(settings) - {"game", "obs_type", "frameskip", *DEFAULTS}):
+    wrapping = [name for name in ("max_episode_steps", "additional_wrappers") if getattr(registered, name)]
+    if unknown := sorted(set(settings) - {"game", "obs_type", "frameskip", *DEFAULTS}) + wrapping:
         raise UsageError(
             f"{registered.id} is registered with {', '.join(unknown)}, which ale-py's vector environment does not take"
         )

@@ -16,6 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import FrameStackObservation, TransformObservation
 from PIL import Image
 
+from asyncq.envs import atari
 from asyncq.envs.spec import FRAME_SHAPE, EnvironmentSpec
 
 LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
@@ -23,9 +24,10 @@ LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
 
 
 def describe(registered: EnvSpec, frame_stack: int) -> EnvironmentSpec:
-    env = AtariEnv(**registered.kwargs)
+    settings = _settings_of(registered)
+    env = AtariEnv(**settings)
     assert isinstance(env.action_space, gym.spaces.Discrete)
-    actions, skip = int(env.action_space.n), registered.kwargs["frameskip"]
+    actions, skip = int(env.action_space.n), settings["frameskip"]
     env.close()
     return EnvironmentSpec(
         env_id=registered.id,
@@ -36,9 +38,13 @@ def describe(registered: EnvSpec, frame_stack: int) -> EnvironmentSpec:
         frame_skip=skip if isinstance(skip, int) else sum(skip) // 2,
         random_frame_skip=None if isinstance(skip, int) else (skip[0], skip[1] - 1),
         actions=actions,
-        sticky=registered.kwargs["repeat_action_probability"],
-        max_frames=registered.kwargs["max_num_frames_per_episode"],
+        sticky=settings["repeat_action_probability"],
+        max_frames=settings["max_num_frames_per_episode"],
     )
+
+
+def _settings_of(registered: EnvSpec) -> dict[str, Any]:
+    return {"frameskip": 4, **atari.settings_of(registered), "obs_type": "rgb"}
 
 
 def make(spec: EnvironmentSpec, num_envs: int, *, render: bool) -> gym.vector.VectorEnv[Any, Any, Any]:
@@ -46,7 +52,7 @@ def make(spec: EnvironmentSpec, num_envs: int, *, render: bool) -> gym.vector.Ve
 
 
 def _make_one(spec: EnvironmentSpec) -> gym.Env[Any, Any]:
-    env = AtariEnv(**gym.spec(spec.env_id).kwargs, render_mode="rgb_array")
+    env = AtariEnv(**_settings_of(gym.spec(spec.env_id)), render_mode="rgb_array")
     box = gym.spaces.Box(0, 255, spec.frame_shape, np.float32)
     grey = TransformObservation(env, lambda screen: grey_frame(screen, spec.frame_shape), box)
     return FrameStackObservation(grey, spec.frame_stack, padding_type="reset")
