@@ -31,9 +31,26 @@ def test_a_child_has_its_environment_and_no_signals(monkeypatch: pytest.MonkeyPa
     process = start_child("test", PLAYER_ENVIRONMENT, tell, theirs)
     threads, blocked = ours.recv()
     process.join()
-    assert threads == "1" and blocked >= STOP_SIGNALS
+    assert threads == "1" and blocked >= STOP_SIGNALS - {signal.SIGTERM}
     assert "OMP_NUM_THREADS" not in os.environ
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & STOP_SIGNALS
+
+
+def start_and_terminate_another(pipe: Connection) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    other = subprocess.Popen(["sleep", "100"])
+    other.terminate()
+    pipe.send(other.wait(10))
+
+
+def test_a_child_heeds_no_sigterm_but_what_it_starts_does() -> None:
+    """An environment may start a simulator, and wait in its `close` for that to end."""
+    ours, theirs = Pipe()
+    process = start_child("test", {}, start_and_terminate_another, theirs)
+    theirs.close()
+    assert ours.recv() == -signal.SIGTERM
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_a_child_that_fails_says_why(capfd: pytest.CaptureFixture[str]) -> None:

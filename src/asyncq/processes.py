@@ -21,7 +21,7 @@ LONGEST_TRACEBACK = 16_000
 """Characters; what fits into a pipe that nobody reads yet."""
 
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-"""They reach the whole process group, but the main process decides: children begin, and stay, with them blocked."""
+"""They reach the whole process group, but the main process decides: children begin with them blocked, and heed none."""
 
 LEARNER_ENVIRONMENT = {
     # large tensors come from the heap and stay there, instead of being mapped and faulted in anew at every step
@@ -60,7 +60,7 @@ def start_child(
 
 @atexit.register
 def _kill_children() -> None:
-    """Before multiprocessing waits for them: it would send SIGTERM, which they have blocked."""
+    """Before multiprocessing waits for them: it would send SIGTERM, which they do not heed."""
     for child in multiprocessing.active_children():
         if child.name.startswith("asyncq-"):
             child.kill()
@@ -87,6 +87,9 @@ class Packed:
 
 def _child_main(errors: Connection | None, work: Packed) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # what an environment starts inherits a block, but no handler, and has to end when it is terminated
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
         run, arguments = work.unpack()
         run(*arguments)
