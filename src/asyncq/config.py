@@ -160,7 +160,7 @@ class TrainConfig:
     worker_timeout: float = 120.0
     """Seconds without a sign of life after which a worker counts as hanging, and is replaced."""
     max_restarts: int = 100
-    """Workers that died or hung and are replaced, in the whole run; one more ends it."""
+    """Workers that died or hung and are replaced, until the learner ends; one more ends it."""
     max_learner_restarts: int = 0
     """Times that a learner which died starts again, with new workers, from the newest saved state."""
     deterministic: bool = False
