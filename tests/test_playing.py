@@ -42,6 +42,16 @@ def test_recording_can_be_opened(suffix: str, tmp_path: Path, capsys: pytest.Cap
     assert any((picture != pictures[0]).any() for picture in pictures)
 
 
+def test_a_recordings_name_may_hold_a_time_of_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ffmpeg a relative name is an address of the protocol `12`."""
+    pytest.importorskip("imageio_ffmpeg")
+    monkeypatch.chdir(tmp_path)
+    with screens.video(Path("12:30.mp4"), fps=30) as show:
+        for brightness in range(20):
+            show(np.full((8, 8, 3), brightness, np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["12:30.mp4"]
+
+
 def gif_durations(path: Path) -> list[int]:
     """How long each picture of a .gif stands, in ms."""
     with Image.open(path) as gif:

@@ -6,6 +6,8 @@ import contextlib
 import io
 import math
 import os
+import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -80,11 +82,11 @@ def _mp4(path: Path, fps: float) -> Iterator[Show]:
         import imageio.v2 as imageio
         import imageio_ffmpeg
 
-        imageio_ffmpeg.get_ffmpeg_exe()
+        ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
         hint = f"{install('video')} brings a video encoder, and .gif needs none"
         raise UsageError(f"cannot record {path}: {one_line(error)}; {hint}") from error
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
+    temporary = path.absolute().with_name(f".{path.stem}.{os.getpid()}.mp4")
     shown = 0
     try:
         writer: Any
@@ -99,19 +101,22 @@ def _mp4(path: Path, fps: float) -> Iterator[Show]:
                 shown += 1
 
             yield show
-        if _frames(temporary, imageio_ffmpeg) < shown:  # the encoder itself does not say that it failed
+        if _frames(temporary, ffmpeg) < shown:  # the encoder itself does not say that it failed
             raise UsageError(f"cannot write {path}: the video encoder failed; is the disk full?")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _frames(path: Path, imageio_ffmpeg: Any) -> int:
-    """Pictures in a video file; 0 if it is none."""
-    try:
-        return int(imageio_ffmpeg.count_frames_and_secs(str(path))[0])
-    except (RuntimeError, OSError):
-        return 0
+def _frames(path: Path, ffmpeg: str) -> int:
+    """Pictures in the video file at the absolute `path`; 0 if it is none.
+
+    Not by imageio-ffmpeg, whose ffmpeg reads the terminal: it would stop a job in the background.
+    """
+    command = [ffmpeg, "-nostdin", "-i", str(path), "-map", "0:v:0", "-c", "copy", "-f", "null", "-"]
+    said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace").stderr
+    counts: list[str] = re.findall(r"frame= *(\d+)", said)
+    return int(counts[-1]) if counts else 0
 
 
 @contextlib.contextmanager
