@@ -118,6 +118,18 @@ def test_the_histogram_is_a_picture(suffix: str, tmp_path: Path, monkeypatch: py
     assert plot.read_bytes().startswith(b"\x89PNG" if suffix == "png" else b"<?xml")
 
 
+def test_scores_that_differ_by_rounding_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(
+        evaluating,
+        "play_games",
+        lambda config, weights, seeds: (Game(seed, (0.3, 0.1 + 0.2)[seed % 2], 5) for seed in seeds),
+    )
+    weights, plot = untrained(tmp_path / "w.h5", "CartPole-v1"), tmp_path / "scores.png"
+    evaluate(EvaluateConfig(path=str(weights), plot=str(plot)))
+    assert plot.is_file()
+
+
 @pytest.mark.parametrize(
     ("plot", "said"), [("scores.pdf", "that ends in .png"), ("absent/scores.png", "there is no directory")]
 )

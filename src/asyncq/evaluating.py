@@ -259,7 +259,8 @@ def _draw(path: Path, result: dict[str, Any]) -> None:
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.hist(result["returns"], bins=min(20, max(5, result["episodes"] // 2)), color="#4c72b0", edgecolor="white")
+    scores = np.round(result["returns"], 6)  # sums of the same rewards in another order differ further behind
+    axes.hist(scores, bins=min(20, max(5, result["episodes"] // 2)), color="#4c72b0", edgecolor="white")
     if result["confidence_interval"]:
         axes.axvspan(*result["confidence_interval"], color="#dd8452", alpha=0.3, label="95% interval of the mean")
     axes.axvline(result["mean"], color="#dd8452", label=f"mean {result['mean']:.1f}")
