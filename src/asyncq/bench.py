@@ -176,9 +176,8 @@ def time_queue(config: TrainConfig, spec: EnvironmentSpec, seconds: float) -> di
                 continue
             begin = begin or time.perf_counter()
             waits.append(time.monotonic_ns() - fragment.finished_ns[0])
-            fragment.frames.copy()
+            copied += fragment.frames.copy().nbytes
             shared.queue.release()
-            copied += lane.layout.slot_size()
         passed = time.perf_counter() - begin
     finally:
         process.kill()
