@@ -106,7 +106,8 @@ def kill_everything(settings: Settings, run_dir: Path) -> bool:
         time.sleep(random.uniform(0, 2))
         os.killpg(training.pid, signal.SIGKILL)
         training.wait()
-        reached = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])["env_steps"]
+        reports = (run_dir / "metrics.jsonl").read_text().splitlines()
+        reached = json.loads(reports[-1])["env_steps"] if reports else newest_state(run_dir)
         lost.append(reached - newest_state(run_dir))
         unreadable = (run_dir / "log.txt").read_text().count("trying the state before it")
         print(
