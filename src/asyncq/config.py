@@ -1,7 +1,7 @@
 """What a training is asked to do: one frozen dataclass, from which come the flags and `config.json`.
 
-A field that is None is chosen by the method and the kind of observation; `resolved` fills it in from `defaults.py`.
-`checks.py` refuses values that cannot work.
+`resolved` fills in from `defaults.py` what was left open and method and kind of observation decide, `training.settle`
+the precision; in other fields None means what they say. `checks.py` refuses values that cannot work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from asyncq.flags import AutoBool, AutoFloat, AutoFloats, AutoInt, AutoStr, Impo
 from asyncq.machine import usable_cores
 
 SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 5, 20
-"""That are chosen for an LSTM: the paper's t_max without and with one."""
+"""Of the sequences chosen for an LSTM, in env steps: the paper's t_max without one and with one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class TrainConfig:
     method: str = "a3c"
     """one-step-q, one-step-sarsa, n-step-q or a3c."""
     preset: str = "fast"
-    """What the settings that are left open are: fast, the best known here, which the defaults below are of, or paper,
-    those of Mnih et al. 2016."""
+    """Where settings that are left open come from: fast, whose values are the defaults told below, or paper, those of
+    Mnih et al. 2016."""
     env: Annotated[str, alias("--game")] = "ALE/Pong-v5"
     """Gymnasium id with discrete actions and image or vector observations."""
     imports: Imports = ()
@@ -92,8 +92,8 @@ class TrainConfig:
     normalise_advantages: AutoBool = None
     """a3c: scale the advantages of each update to mean 0 and standard deviation 1 (default: for vectors)."""
     policy_clip: AutoFloat = None
-    """a3c: how far from the policy that played, as in PPO, a step counts no more; 0 for no limit, and V-trace's weights
-    (default: 0.2)."""
+    """a3c: how far from the policy that played, as in PPO, a step counts no more; 0 for no limit, but V-trace's weight,
+    the ratio of the policies, at most 1 (default: 0.2)."""
     correction: AutoStr = None
     """a3c: correction for fragments played with older weights: vtrace, or none, which takes the values for its
     targets as the workers' networks gave them (default: vtrace)."""

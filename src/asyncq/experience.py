@@ -62,8 +62,8 @@ class Fragment:
 
     `frames[T+S, E, ...]`: every frame once; observation t is the stack of frames t to t+S-1, see `stack_frames`.
     `actions, rewards, discounts, mask, behaviour_log_probs: [T, E]`; rewards are raw, discounts are gamma, or 0 where
-    the episode terminated. `behaviour_values[T+1, E]`: what the worker's network thought each observation worth; the
-    last row is filled for a3c without V-trace only.
+    the episode terminated or, if that ends what is learned from, a life was lost. `behaviour_values[T+1, E]`: what the
+    worker's network thought each observation worth; the last row is filled for a3c without V-trace only.
     `memories[C, E, M]`: what the network remembered as each of C sequences of T/C steps began.
     `episode_returns[T, E]`: raw return of the episode that ended with this step, else NaN; `episode_lengths[T, E]`
     likewise, in env steps. `weights_versions[T]`: what each step was played with.
@@ -84,7 +84,7 @@ class Fragment:
     finished_ns: Array
 
     def cut(self, decisions: int) -> None:
-        """Keep the first so many, time first: the rest is neither counted nor learned from, and returns end there."""
+        """Keep the first so many, step by step over all environments; the rest is neither counted nor learned from."""
         beyond = np.cumsum(self.mask).reshape(self.mask.shape) > decisions
         self.mask[beyond] = 0
         self.episode_returns[beyond] = np.nan

@@ -37,7 +37,7 @@ GATHER_SECONDS = 5.0
 BAD_BATCHES = 20
 """Batches in a row without one update whose gradient is finite, after which there is no point in going on."""
 COUNTERS = ("env_steps", "updates", "next_target")
-"""Of the learner, that its state holds."""
+"""Attributes of the learner that its state holds."""
 
 
 class NumbersWentBad(Exception):
@@ -54,6 +54,7 @@ class LearnerTask:
     board: WeightBoard
     status: StatusBoard
     reports: Connection
+    """Takes dicts: with `started`, `warning`, or `finished` and `saved`; every other is a report of `Metrics`."""
     run_dir: Path
     device: str
     threads: int
@@ -125,7 +126,7 @@ class Learner:
         self.task.reports.send({"finished": reason, "saved": saved})
 
     def _take_in(self, batch: Batch) -> None:
-        """Learn from a batch while the workers fill its slots anew, or before they may."""
+        """Learn from a batch, a copy, while the workers fill its slots anew; if deterministic, before they may."""
         if not self.config.deterministic:
             self.task.queue.release()
         self.learn_from(batch)
@@ -182,6 +183,7 @@ class Learner:
         )
 
     def learn_from(self, batch: Batch) -> None:
+        """Make all updates on a batch. Raises NumbersWentBad."""
         self._set_learning_rate()
         if not batch.mask.any():  # means over no decision are not numbers
             return
@@ -237,6 +239,7 @@ class Learner:
         raise NumbersWentBad(f"no gradient of {BAD_BATCHES} batches was finite; the last batch is in {path}")
 
     def publish(self) -> None:
+        """Broadcast the weights to the workers."""
         self.task.board.publish(self.weights.cpu().numpy(), Snapshot(self.updates, self.env_steps))
 
     def _set_learning_rate(self) -> None:
@@ -262,14 +265,12 @@ class Learner:
         return round(float(annealed_epsilon(config.epsilon_initial, final, progress)), 4)
 
     def _save_record(self) -> None:
-        before = self.metrics.best
-        if self.metrics.sets_record() and not self.saver.save_weights(self.trained(), "best.h5"):
-            self.metrics.best = before  # the next report tries again
+        if self.metrics.is_record and self.saver.save_weights(self.trained(), "best.h5"):
+            self.metrics.best = self.metrics.episodic_return
 
     def _reason_to_stop(self) -> str | None:
         target = self.config.target_return
         if target is not None and self.metrics.has_full_window and self.metrics.episodic_return >= target:
-            self._save_record()
             return "target-return"
         if self.env_steps >= self.config.total_steps:
             return "total-steps"

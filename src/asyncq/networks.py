@@ -14,6 +14,7 @@ from asyncq.devices import has_amx
 from asyncq.trunks import ConvolutionalTrunk, ResidualTrunk, Trunk, make_trunk, orthogonal
 
 Outputs = tuple[Tensor, Tensor]
+"""Logits or action values, `[B, A]`, and the observations' values, `[B]`: of action values the greatest."""
 
 
 class LSTM(nn.Module):

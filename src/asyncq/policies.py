@@ -21,8 +21,8 @@ class SoftmaxPolicy:
     """Samples from the softmax of the logits.
 
     Each row keeps its random numbers for `persistence` steps on average. More than 1 makes moves last that are tried:
-    noise correlated in time (Eberhard et al. 2023; on-policy: Hollenstein et al. 2024). The probabilities told are
-    those over all noise, not those after the actions before.
+    noise correlated in time (Eberhard et al. 2023; on-policy: Hollenstein et al. 2024). The log probabilities are the
+    softmax's, as if the noise were new at every step.
     """
 
     def __init__(self, persistence: float = 1.0) -> None:

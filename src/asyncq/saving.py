@@ -57,7 +57,8 @@ class Saver:
         return self.save(state, weights)
 
     def save_state(self, state: TrainingState) -> bool:
-        """Whether the state is as safe as it can be. A deterministic run can go on only from where games begin.
+        """Whether nothing is left to write. A deterministic run can go on only from where games begin, so that between
+        two multiples of the interval it writes none.
 
         One whose weights are no numbers any more is not saved: nobody could go on from it, and it would replace others.
         """

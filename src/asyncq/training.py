@@ -1,4 +1,4 @@
-"""A run: the one place that creates every process, queue and board, and joins them."""
+"""A run: makes the queue and the boards, gives them to the supervisor, and follows the learner until the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from asyncq.experience import ExperienceQueue, FragmentLayout
 from asyncq.learner import LearnerTask
 from asyncq.machine import usable_cores
 from asyncq.methods import network_for
-from asyncq.monitoring.display import Display, chosen, make_display
+from asyncq.monitoring.display import Display, make_display, speed_settings
 from asyncq.monitoring.recorder import Recorder
 from asyncq.processes import STOP_SIGNALS
 from asyncq.runs import Run, directory_to_resume, open_run
@@ -101,7 +101,7 @@ def attempt(
         Recorder(run.directory, run.resumed_at) as recorder,
         make_display(config, shared.status, run.directory, device) as display,
     ):
-        recorder.log(f"{config.method} on {config.env}, learner on {device}, {chosen(config)}")
+        recorder.log(f"{config.method} on {config.env}, learner on {device}, {speed_settings(config)}")
 
         def say(line: str) -> None:
             recorder.log(line)
@@ -177,7 +177,7 @@ def tasks(
     ]
 
 
-def follow(supervisor: Supervisor, reports: Any, recorder: Recorder, display: Display, signals: Signals) -> str:
+def follow(supervisor: Supervisor, reports: Connection, recorder: Recorder, display: Display, signals: Signals) -> str:
     """Pass the learner's reports on until it has finished; returns why it did. Raises RunFailed."""
     deadline = float("inf")
     started = False

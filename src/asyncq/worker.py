@@ -120,6 +120,7 @@ class Worker:
             time.sleep(0.01)
 
     def refresh(self) -> bool:
+        """Whether there were newer weights, which the network has now."""
         snapshot = self.task.board.read_if_newer(partial(fill_parameters, self.network))
         if snapshot is None:
             return False
@@ -141,6 +142,7 @@ class Worker:
         return self.snapshot.env_steps // interval > self.began_at // interval
 
     def fill(self, fragment: Fragment) -> None:
+        """Play T steps into a fragment."""
         spec = self.task.spec
         fragment.frames[: spec.frame_stack] = spec.stacks(self.observations)
         sequence = self.steps // len(fragment.memories)
@@ -158,7 +160,8 @@ class Worker:
             self.task.status.touch(self.task.index)
             fragment.frames[spec.frame_stack + t] = spec.latest_frames(self.observations)
         if self.heads == "policy-value" and self.task.config.correction == "none":
-            fragment.behaviour_values[-1] = self._look()[0][1].numpy()
+            (_, values), _ = self._look()
+            fragment.behaviour_values[-1] = values.numpy()
 
     @torch.inference_mode()
     def choose(self) -> tuple[Tensor, Tensor, Tensor]:

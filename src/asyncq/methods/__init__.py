@@ -25,7 +25,10 @@ class Method(Protocol):
     def minibatches(
         self, network: nn.Module, target_network: nn.Module, batch: Batch, config: TrainConfig, /
     ) -> Iterator[Any]:
-        """What each update on a batch learns from: `--passes` times all decisions, in parts of about `--batch-size`."""
+        """What each update on a batch learns from: `--passes` times all decisions, in parts of about `--batch-size`.
+
+        Called, but not iterated, in the run's precision: targets are computed in the call, not in a generator's body.
+        """
 
     def loss(self, network: nn.Module, minibatch: Any, config: TrainConfig, /) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar loss on a minibatch, and its parts for the report."""

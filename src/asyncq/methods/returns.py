@@ -1,8 +1,8 @@
 """Returns as pure functions of `[T, E]` tensors, time first.
 
 Everywhere: `discounts` is gamma, or 0 after a termination; `mask` is 0 at steps that only reset their environment.
-At such a step the target is the value itself, so a return that reaches it ends there with a bootstrap: that is how a
-truncated episode bootstraps from its last observation, while a terminated one is cut by its discount.
+A return that reaches such a step ends there with the value of its observation: that is how a truncated episode
+bootstraps from its last observation, while a terminated one is cut by its discount.
 """
 
 from __future__ import annotations
@@ -63,6 +63,9 @@ def vtrace(
     trace_lambda: float,
 ) -> VTrace:
     """V-trace (Espeholt et al. 2018, eq. 1) with lambda as in its remark 2; on-policy it is GAE(lambda).
+
+    advantage_t = r_t + discount_t * (v_{t+1} + lambda (target_{t+1} - v_{t+1})) - v_t, 0 where masked; the weight of
+    the policy gradient, the ratio, is left to the caller.
 
     Args:
         values: v_t, `[T+1, E]`.

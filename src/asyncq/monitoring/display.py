@@ -67,7 +67,7 @@ def make_display(config: TrainConfig, status: StatusBoard, run_dir: Path, device
         yield PlainDisplay(interval=float("inf"))
     elif not sys.stdout.isatty():
         print(f"asyncq: {config.method} on {config.env}, learner on {device}, in {run_dir}", flush=True)
-        print(f"asyncq: {chosen(config)}", flush=True)
+        print(f"asyncq: {speed_settings(config)}", flush=True)
         yield PlainDisplay(interval=10.0)
     else:
         display = LiveDisplay(config, status, run_dir, device)
@@ -79,7 +79,7 @@ def make_display(config: TrainConfig, status: StatusBoard, run_dir: Path, device
                 display.live.stop()
 
 
-def chosen(config: TrainConfig) -> str:
+def speed_settings(config: TrainConfig) -> str:
     """The settings that make a training fast or slow, as flags: what was given, and what was chosen."""
     names = ["processes", "envs_per_process", "n_step", "batch_size", "passes", "network", "precision"]
     names += ["sequence_length"] if config.recurrent else []
@@ -121,7 +121,7 @@ class LiveDisplay:
     def __init__(self, config: TrainConfig, status: StatusBoard, run_dir: Path, device: str) -> None:
         self._config, self._status = config, status
         self._title = f"{config.method} · {config.env} · learner on {device}"
-        self._chosen = chosen(config)
+        self._chosen = speed_settings(config)
         self._run_dir = run_dir
         console = Console()
         bar = [BarColumn(None), TaskProgressColumn()] if console.width >= NARROW else []

@@ -58,12 +58,10 @@ class Metrics:
         """Mean raw return of the last 100 episodes."""
         return float(np.mean(self.returns))
 
-    def sets_record(self) -> bool:
-        """Whether the last 100 episodes beat every such mean that was asked about before; remembers it if so."""
-        if not self.has_full_window or self.episodic_return <= self.best:
-            return False
-        self.best = self.episodic_return
-        return True
+    @property
+    def is_record(self) -> bool:
+        """Whether the last 100 episodes beat `best`, which whoever saves the record sets."""
+        return self.has_full_window and self.episodic_return > self.best
 
     def state(self) -> dict[str, Any]:
         """What has to be known to go on counting in another process."""

@@ -1,1 +1,1 @@
-"""Files that outlive a run; all of them HDF5, none of them can run code."""
+"""Files that outlive a run, and programs; none of them can run code."""
