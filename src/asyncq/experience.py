@@ -117,19 +117,23 @@ def stack_frames(frames: torch.Tensor, mask: torch.Tensor, frame_stack: int, squ
 class Lane:
     """One worker's part of the queue: a ring of `slots` fragments with one writer and one reader."""
 
-    def __init__(self, layout: FragmentLayout, slots: int, ready: Bell) -> None:
+    def __init__(
+        self,
+        layout: FragmentLayout,
+        slots: int,
+        ready: Bell,
+        free: Bell | None = None,
+        memory: SharedBuffer | None = None,
+    ) -> None:
         self.layout = layout
         self.slots = slots
         self._ready = ready
-        self._free = Bell()
-        self._memory = SharedBuffer(2 * CACHE_LINE + slots * layout.slot_size())
-        self._attach()
-
-    def _attach(self) -> None:
+        self._free = free or Bell()
+        self._memory = memory or SharedBuffer(2 * CACHE_LINE + slots * layout.slot_size())
         self._committed = self._memory.array((1,), np.int64)
         self._released = self._memory.array((1,), np.int64, CACHE_LINE)
         self._taken = int(self._released[0])
-        self._fragments = [self._view(slot) for slot in range(self.slots)]
+        self._fragments = [self._view(slot) for slot in range(slots)]
 
     def _view(self, slot: int) -> Fragment:
         offset = 2 * CACHE_LINE + slot * self.layout.slot_size()
@@ -139,12 +143,8 @@ class Lane:
             offset += aligned(arrays[name].nbytes)
         return Fragment(**arrays)
 
-    def __getstate__(self) -> tuple[FragmentLayout, int, Bell, Bell, SharedBuffer]:
-        return self.layout, self.slots, self._ready, self._free, self._memory
-
-    def __setstate__(self, state: tuple[FragmentLayout, int, Bell, Bell, SharedBuffer]) -> None:
-        self.layout, self.slots, self._ready, self._free, self._memory = state
-        self._attach()
+    def __reduce__(self) -> tuple[type[Lane], tuple[FragmentLayout, int, Bell, Bell, SharedBuffer]]:
+        return Lane, (self.layout, self.slots, self._ready, self._free, self._memory)
 
     def __len__(self) -> int:
         """Fragments committed and not yet released."""

@@ -22,23 +22,17 @@ class WorkerState(enum.IntEnum):
 class StatusBoard:
     """A row for each worker, written by it and by whoever starts and replaces it; only the main process says stop."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, memory: SharedBuffer | None = None) -> None:
         self.workers = workers
-        self._memory = SharedBuffer(CACHE_LINE * (1 + workers))
-        self._attach()
-
-    def _attach(self) -> None:
+        self._memory = memory or SharedBuffer(CACHE_LINE * (1 + workers))
         self._stop = self._memory.array((1,), np.int64)
+        # a row: state, env steps, last sign of life in ns, ns that it has waited
         self._rows: list[Array] = [
-            self._memory.array((4,), np.int64, CACHE_LINE * (1 + worker)) for worker in range(self.workers)
+            self._memory.array((4,), np.int64, CACHE_LINE * (1 + worker)) for worker in range(workers)
         ]
 
-    def __getstate__(self) -> tuple[int, SharedBuffer]:
-        return self.workers, self._memory
-
-    def __setstate__(self, state: tuple[int, SharedBuffer]) -> None:
-        self.workers, self._memory = state
-        self._attach()
+    def __reduce__(self) -> tuple[type[StatusBoard], tuple[int, SharedBuffer]]:
+        return StatusBoard, (self.workers, self._memory)
 
     def request_stop(self) -> None:
         self._stop[0] = 1

@@ -30,26 +30,18 @@ class Snapshot:
 class WeightBoard:
     """One writer, any number of readers; holds `size` float32 numbers."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, memory: SharedBuffer | None = None) -> None:
+        stride = aligned(4 * size)
         self.size = size
-        self._memory = SharedBuffer(3 * CACHE_LINE + 2 * aligned(4 * size))
+        self._memory = memory or SharedBuffer(3 * CACHE_LINE + 2 * stride)
         self._seen = 0
-        self._attach()
-
-    def _attach(self) -> None:
-        stride = aligned(4 * self.size)
         self._published = self._memory.array((1,), np.int64)
         # per buffer: publication begun, publication finished, version, env steps
         self._marks = [self._memory.array((4,), np.int64, CACHE_LINE * (1 + b)) for b in (0, 1)]
-        self._buffers = [self._memory.array((self.size,), np.float32, 3 * CACHE_LINE + b * stride) for b in (0, 1)]
+        self._buffers = [self._memory.array((size,), np.float32, 3 * CACHE_LINE + b * stride) for b in (0, 1)]
 
-    def __getstate__(self) -> tuple[int, SharedBuffer]:
-        return self.size, self._memory
-
-    def __setstate__(self, state: tuple[int, SharedBuffer]) -> None:
-        self.size, self._memory = state
-        self._seen = 0
-        self._attach()
+    def __reduce__(self) -> tuple[type[WeightBoard], tuple[int, SharedBuffer]]:
+        return WeightBoard, (self.size, self._memory)
 
     def publish(self, weights: Array, snapshot: Snapshot) -> None:
         """Broadcast `weights[size]`, float32. Only one process may call this."""
