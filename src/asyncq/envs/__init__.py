@@ -65,17 +65,17 @@ def describe(
         if kwargs:
             raise UsageError(f"{env_id} takes no --env-kwargs; its id and --frame-skip say how an Atari game is played")
         spec = atari.describe(registered, frame_stack or 4, frame_skip or 4)
-        return dataclasses.replace(spec, imports=imports)
-    try:
-        env = gym.make(env_id, **kwargs)
-        env.reset(seed=0)
-    except Exception as error:  # somebody else's code may raise anything
-        raise UsageError(f"environment {env_id} cannot be made: {one_line(error)}") from error
-    try:
-        spec = _describe_spaces(env, env_id, imports, frame_stack, frame_skip)
-        return dataclasses.replace(spec, kwargs=kwargs)
-    finally:
-        env.close()
+    else:
+        try:
+            env = gym.make(env_id, **kwargs)
+            env.reset(seed=0)
+        except Exception as error:  # somebody else's code may raise anything
+            raise UsageError(f"environment {env_id} cannot be made: {one_line(error)}") from error
+        try:
+            spec = _describe_spaces(env, env_id, frame_stack, frame_skip)
+        finally:
+            env.close()
+    return dataclasses.replace(spec, imports=imports, kwargs=kwargs)
 
 
 def read_kwargs(words: Iterable[str]) -> dict[str, Any]:
@@ -104,16 +104,15 @@ def describe_2016(env_id: str, frame_stack: int) -> EnvironmentSpec:
 
 
 def _describe_spaces(
-    env: gym.Env[Any, Any], env_id: str, imports: tuple[str, ...], frame_stack: int | None, frame_skip: int | None
+    env: gym.Env[Any, Any], env_id: str, frame_stack: int | None, frame_skip: int | None
 ) -> EnvironmentSpec:
     actions, observations = env.action_space, env.observation_space
     if not isinstance(actions, gym.spaces.Discrete):
         raise UsageError(f"the actions of {env_id} are {actions}; only Discrete actions are supported")
     if isinstance(observations, gym.spaces.Box) and pixels.is_image(observations):
-        return pixels.describe(env_id, imports, int(actions.n), int(actions.start), frame_stack or 4, frame_skip or 1)
+        return pixels.describe(env_id, actions, frame_stack or 4, frame_skip or 1)
     if isinstance(observations, gym.spaces.Box) and len(observations.shape) == 1:
-        size = observations.shape[0]
-        return vectors.describe(env_id, imports, size, int(actions.n), int(actions.start), frame_skip or 1)
+        return vectors.describe(env_id, actions, observations.shape[0], frame_skip or 1)
     raise UsageError(f"the observations of {env_id} are {observations}; only images and vectors (Box) are supported")
 
 

@@ -16,9 +16,7 @@ def is_image(space: gym.spaces.Box) -> bool:
     return space.dtype == np.uint8 and (len(space.shape) == 2 or (len(space.shape) == 3 and space.shape[-1] in (1, 3)))
 
 
-def describe(
-    env_id: str, imports: tuple[str, ...], actions: int, first_action: int, frame_stack: int, frame_skip: int
-) -> EnvironmentSpec:
+def describe(env_id: str, actions: gym.spaces.Discrete, frame_stack: int, frame_skip: int) -> EnvironmentSpec:
     return EnvironmentSpec(
         env_id=env_id,
         family="pixels",
@@ -26,9 +24,8 @@ def describe(
         frame_dtype="uint8",
         frame_stack=frame_stack,
         frame_skip=frame_skip,
-        actions=actions,
-        first_action=first_action,
-        imports=imports,
+        actions=int(actions.n),
+        first_action=int(actions.start),
     )
 
 

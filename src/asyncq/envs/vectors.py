@@ -12,9 +12,7 @@ from gymnasium.wrappers import TransformAction, TransformObservation
 from asyncq.envs.spec import EnvironmentSpec
 
 
-def describe(
-    env_id: str, imports: tuple[str, ...], size: int, actions: int, first_action: int, frame_skip: int
-) -> EnvironmentSpec:
+def describe(env_id: str, actions: gym.spaces.Discrete, size: int, frame_skip: int) -> EnvironmentSpec:
     return EnvironmentSpec(
         env_id=env_id,
         family="vectors",
@@ -22,9 +20,8 @@ def describe(
         frame_dtype="float32",
         frame_stack=1,
         frame_skip=frame_skip,
-        actions=actions,
-        first_action=first_action,
-        imports=imports,
+        actions=int(actions.n),
+        first_action=int(actions.start),
     )
 
 
