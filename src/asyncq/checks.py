@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from asyncq.defaults import NETWORK_DEFAULTS, PRESETS
+from asyncq.defaults import FRAME_SIZES, PRESETS
 from asyncq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +58,20 @@ def check(config: TrainConfig) -> None:
     _check_combinations(config)
 
 
+def check_kind(config: TrainConfig, kind: str) -> None:
+    """Raises UsageError if `config` asks for what there is not for observations of `kind` "image" or "vector"."""
+    if kind == "vector" and config.network in FRAME_SIZES:
+        raise UsageError(f"--network {config.network} takes images, but {config.env} gives vectors; use --network mlp")
+    if kind == "image" and config.network == "mlp":
+        raise UsageError(
+            f"--network mlp takes vectors, but {config.env} gives images; use --network small, a3c, nature or impala"
+        )
+    for name in ("frame_stack", "frame_size"):
+        if kind == "vector" and (getattr(config, name) or 1) > 1:
+            given = f"{flag(name)} {getattr(config, name)}"
+            raise UsageError(f"{given} is for images, but {config.env} gives vectors; leave it out")
+
+
 def check_queue(config: TrainConfig) -> None:
     """Raises UsageError if no batch of the settled `config` could ever be gathered."""
     assert config.batch_size
@@ -87,7 +101,7 @@ def _check_choices(config: TrainConfig) -> None:
         if value is not None:
             _choice(flag(name), value, known)
     if config.network is not None and ":" not in config.network:
-        _choice("--network", config.network, (*NETWORK_DEFAULTS, "MODULE:CLASS"))
+        _choice("--network", config.network, (*FRAME_SIZES, "mlp", "MODULE:CLASS"))
 
 
 def _choice(name: str, value: str, known: Iterable[str]) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from asyncq.checks import check, flag
-from asyncq.defaults import NETWORK_DEFAULTS, open_settings
+from asyncq.checks import check, check_kind, flag
+from asyncq.defaults import FRAME_SIZES, open_settings
 from asyncq.errors import UsageError
 from asyncq.flags import AutoBool, AutoFloat, AutoFloats, AutoInt, AutoStr, Imports, OpenFloat, OpenStr, alias, plain
 from asyncq.machine import usable_cores
@@ -203,29 +203,20 @@ class TrainConfig:
     def resolved(self, kind: str, frame_skip: int) -> TrainConfig:
         """Fill every open field for observations of `kind` "image" or "vector" and the environment's frame skip.
 
-        Raises UsageError where a default and a given value cannot work together.
+        Raises UsageError where `kind`, or a default, and a given value cannot work together.
         """
+        check_kind(self, kind)
         processes = self.processes or (1 if self.deterministic else usable_cores())
         defaults = open_settings(self.preset, self.method, kind, processes)
         defaults |= {"processes": processes, "frame_skip": frame_skip}
         defaults.setdefault("epsilon_anneal_frames", min(1_000_000, self.total_steps * frame_skip // 10))
-        own = {"frame_size": 84} if kind == "image" else {}
-        defaults |= NETWORK_DEFAULTS.get(self.network or defaults["network"], own)
+        if kind == "image":
+            defaults["frame_size"] = FRAME_SIZES.get(self.network or defaults["network"], 84)
         for name in ("learning_rate", "entropy_coefficient"):  # one that is given may lie below its default end
             if getattr(self, name) is not None:
                 defaults[f"final_{name}"] = min(getattr(self, name), defaults[f"final_{name}"])
         if self.final_learning_rate == 0:
             defaults["learning_rate_schedule"] = "linear"
-        if kind == "vector" and self.network in NETWORK_DEFAULTS and self.network != "mlp":
-            raise UsageError(f"--network {self.network} takes images, but {self.env} gives vectors; use --network mlp")
-        if kind == "image" and self.network == "mlp":
-            raise UsageError(
-                f"--network mlp takes vectors, but {self.env} gives images; use --network small, a3c, nature or impala"
-            )
-        for name in ("frame_stack", "frame_size"):
-            if kind == "vector" and (getattr(self, name) or 1) > 1:
-                given = f"{flag(name)} {getattr(self, name)}"
-                raise UsageError(f"{given} is for images, but {self.env} gives vectors; leave it out")
         if self.epsilon_final and self.epsilon_final != defaults["epsilon_final"]:
             defaults["epsilon_probabilities"] = (1 / len(self.epsilon_final),) * len(self.epsilon_final)
         if self.recurrent:

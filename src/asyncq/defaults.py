@@ -31,13 +31,8 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 
-NETWORK_DEFAULTS: dict[str, dict[str, Any]] = {
-    "a3c": {"frame_size": 84},
-    "nature": {"frame_size": 84},
-    "impala": {"frame_size": 84},
-    "small": {"frame_size": 42},
-    "mlp": {},
-}
+FRAME_SIZES = {"a3c": 84, "nature": 84, "impala": 84, "small": 42}
+"""Of the networks that take images; one's own take 84."""
 
 _A3C = {
     "learning_rate_schedule": "linear",
