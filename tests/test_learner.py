@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec
-from asyncq.experience import ExperienceQueue, FragmentLayout, stack_frames
+from asyncq.experience import ExperienceQueue, FragmentLayout
 from asyncq.learner import (
     BAD_BATCHES,
     LOOK_AROUND_SECONDS,
@@ -28,7 +28,7 @@ from asyncq.learner import (
     run_learner,
 )
 from asyncq.methods import network_for
-from asyncq.methods.batch import Batch
+from asyncq.methods.batch import Batch, stack_frames
 from asyncq.status import StatusBoard
 from asyncq.storage import sealed
 from asyncq.storage.files import write_whole

@@ -18,9 +18,9 @@ import torch
 from asyncq import worker as worker_module
 from asyncq.config import TrainConfig
 from asyncq.envs import TRAINING_SEEDS, describe
-from asyncq.experience import ExperienceQueue, Fragment, FragmentLayout, stack_frames
+from asyncq.experience import ExperienceQueue, Fragment, FragmentLayout
 from asyncq.methods import network_for
-from asyncq.methods.batch import Batch, chosen, outputs
+from asyncq.methods.batch import Batch, chosen, outputs, stack_frames
 from asyncq.networks import PolicyValueNetwork
 from asyncq.policies import EpsilonGreedyPolicy
 from asyncq.shared import Array

@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from asyncq.shared import CACHE_LINE, Array, Bell, SharedBuffer, aligned
-from asyncq.trunks import in_squares
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Fragment:
     """T consecutive steps of E environments, as views of a slot. `mask` is 0 at steps that were no decisions
     (the environment was being reset); the observation there is the last one of the finished episode.
 
-    `frames[T+S, E, ...]`: every frame once; observation t is the stack of frames t to t+S-1, see `stack_frames`.
+    `frames[T+S, E, ...]`: every frame once; observation t is the stack of frames t to t+S-1.
     `actions, rewards, discounts, mask, behaviour_log_probs: [T, E]`; rewards are raw, discounts are gamma, or 0 where
     the episode terminated or, if that ends what is learned from, a life was lost. `behaviour_values[T+1, E]`: what the
     worker's network thought each observation worth; the last row is filled for a3c without V-trace only.
@@ -88,30 +86,6 @@ class Fragment:
         beyond = np.cumsum(self.mask).reshape(self.mask.shape) > decisions
         self.mask[beyond] = 0
         self.episode_returns[beyond] = np.nan
-
-
-def stack_frames(frames: torch.Tensor, mask: torch.Tensor, frame_stack: int, squares: bool = False) -> torch.Tensor:
-    """Rebuild stacked observations from single frames.
-
-    Args:
-        frames: `[T+S, E, ...]`, oldest first; the first S are the stack of the first observation.
-        mask: `[T, E]`, 0 where a step reset its environment, so that the next observation begins an episode.
-        frame_stack: S. With 1 the frames, if not wanted in squares, are the observations, and no axis is added.
-        squares: whether to give images `trunks.in_squares`.
-
-    Returns:
-        `[T+1, E, S, ...]`, or `[T+1, E, 16 S, H / 4, W / 4]`, in memory with that axis last, as the learner's
-        convolutions want it; frames from before an episode's start are zero, as ale-py pads them.
-    """
-    if frame_stack == 1 and not squares:
-        return frames
-    pixels = (in_squares(frames.unsqueeze(2)) if squares else frames.unsqueeze(2)).movedim(2, -1)
-    steps, channels = len(frames) - frame_stack, pixels.shape[-1]
-    stacked = torch.cat([pixels[age : age + steps + 1] for age in range(frame_stack)], dim=-1)
-    for reset, env in (mask == 0).nonzero().tolist():
-        for age in range(min(frame_stack - 1, steps - reset)):
-            stacked[reset + 1 + age, env, ..., : (frame_stack - 1 - age) * channels] = 0
-    return stacked.movedim(-1, 2)
 
 
 class Lane:

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec
-from asyncq.experience import ExperienceQueue, Fragment, stack_frames
+from asyncq.experience import ExperienceQueue, Fragment
 from asyncq.methods import METHODS, network_for
-from asyncq.methods.batch import Batch
+from asyncq.methods.batch import Batch, stack_frames
 from asyncq.monitoring.metrics import Metrics
 from asyncq.optimizing import AVERAGED_EVERY, arrays_of, averaging_rate, make_optimizer, put_back
 from asyncq.policies import annealed_epsilon

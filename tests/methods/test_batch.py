@@ -1,13 +1,31 @@
-"""Batch helpers: axes `[T, E]` are restored, and samples hold every decision once."""
+"""Batch helpers: axes `[T, E]` are restored, samples hold every decision once, stacks are rebuilt from single frames.
+
+Two environments check the stacks: ale-py's own vector environment, and a pixel environment with random episode ends.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from asyncq.methods.batch import CACHED_ROWS, Batch, chosen, outputs, shuffled_environments, shuffled_samples
+from asyncq.envs import EnvironmentSpec, describe, make_env
+from asyncq.methods.batch import (
+    CACHED_ROWS,
+    Batch,
+    chosen,
+    outputs,
+    shuffled_environments,
+    shuffled_samples,
+    stack_frames,
+)
 from asyncq.networks import Network, make_network
+from asyncq.shared import Array
+from tiny_envs import PIXELS
 
 
 class Sums(nn.Module):
@@ -189,3 +207,84 @@ def test_gradients_go_back_through_a_sequence() -> None:
     samples.outputs(network)[1][-1].backward()  # type: ignore[no-untyped-call]
     assert samples.observations.grad is not None
     assert samples.observations.grad[0].any()
+
+
+def record(spec: EnvironmentSpec, steps: int, envs: int, seed: int) -> tuple[Array, Array, Array]:
+    """Play as a worker does: single frames `[T+S, E, ...]`, mask `[T, E]`, and the stacks `[T+1, E, ...]`."""
+    generator = np.random.default_rng(seed)
+    env: Any = make_env(spec, envs)
+    seeds = generator.integers(2**30, size=envs)
+    observations, _ = env.reset(seed=seeds if spec.family == "atari" else seeds.tolist())
+    frames, stacked, mask = [*spec.stacks(observations)], [observations.copy()], []
+    resetting = np.zeros(envs, bool)
+    for _ in range(steps):
+        observations, _, terminated, truncated, _ = env.step(generator.integers(spec.actions, size=envs))
+        frames.append(spec.latest_frames(observations).copy())
+        stacked.append(observations.copy())
+        mask.append(~resetting)
+        resetting = terminated | truncated
+    env.close()
+    return np.array(frames), np.array(mask, np.float32), np.array(stacked)
+
+
+def rebuilt(frames: Array, mask: Array, frame_stack: int) -> Array:
+    return np.asarray(stack_frames(torch.from_numpy(frames), torch.from_numpy(mask), frame_stack))
+
+
+def check_fragments(spec: EnvironmentSpec, steps_per_fragment: int) -> None:
+    """The stacks of every fragment, wherever it begins, equal those that the environment gave."""
+    stack = spec.frame_stack
+    frames, mask, stacked = record(spec, steps=60, envs=3, seed=5)
+    assert (mask == 0).sum() >= 6
+    for start in range(0, 60 - steps_per_fragment + 1):
+        first = np.moveaxis(stacked[start], 1, 0)
+        window = np.concatenate([first, frames[start + stack : start + stack + steps_per_fragment]])
+        result = rebuilt(window, mask[start : start + steps_per_fragment], stack)
+        expected = stacked[start : start + steps_per_fragment + 1]
+        assert np.array_equal(result.reshape(expected.shape), expected), f"fragment from step {start}"
+
+
+@pytest.mark.parametrize("frame_stack", [1, 2, 4])
+@pytest.mark.parametrize("steps", [1, 2, 16])
+def test_stacks_of_a_pixel_environment_are_rebuilt(steps: int, frame_stack: int) -> None:
+    check_fragments(describe(PIXELS, ("tiny_envs",), frame_stack), steps)
+
+
+@pytest.mark.parametrize("frame_stack", [1, 4])
+def test_stacks_of_ale_pys_environment_are_rebuilt(frame_stack: int) -> None:
+    spec = dataclasses.replace(describe("ALE/Pong-v5", (), frame_stack), max_frames=40)
+    check_fragments(spec, 16)
+
+
+def test_stack_frames_by_hand() -> None:
+    # one env, frames 1 to 6 with a stack of 3; step 1 resets, so observation 2 (frame 5 newest) begins an episode
+    frames = torch.arange(1, 7)[:, None, None]
+    stacked = stack_frames(frames, torch.tensor([[1.0], [0.0], [1.0]]), 3)
+    assert stacked[:, 0, :, 0].tolist() == [[1, 2, 3], [2, 3, 4], [0, 0, 5], [0, 5, 6]]
+
+
+def test_stack_frames_leaves_the_frames_as_they_were() -> None:
+    frames = torch.arange(1, 7)[:, None, None]
+    stack_frames(frames, torch.zeros(3, 1), 3)
+    assert frames.flatten().tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_stacks_lie_in_memory_with_their_frames_last() -> None:
+    stacked = stack_frames(torch.zeros(7, 2, 5, 6), torch.ones(4, 2), 3)
+    assert stacked.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("frame_stack", [1, 4])
+def test_stacks_in_squares_are_the_stacks_with_the_pixels_of_each_square_as_channels(frame_stack: int) -> None:
+    frames = torch.randint(256, (8 + frame_stack, 3, 12, 20), dtype=torch.uint8)
+    mask = torch.ones(8, 3)
+    mask[2, 1] = mask[7, 0] = mask[5, 2] = 0
+    stacked = stack_frames(frames, mask, frame_stack, squares=True)
+    plain = stack_frames(frames, mask, frame_stack).reshape(9, 3, frame_stack, 12, 20)
+    assert torch.equal(stacked, torch.nn.functional.pixel_unshuffle(plain, 4))
+    assert stacked.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_stack_frames_of_vectors_are_the_vectors() -> None:
+    frames = torch.randn(4, 2, 3)
+    assert stack_frames(frames, torch.ones(3, 2), 1) is frames

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from asyncq.networks import Network, Outputs
+from asyncq.trunks import in_squares
 
 CACHED_ROWS = 256
 """Observations of a batch that go through a network at once on a CPU: their activations stay in its cache."""
@@ -31,6 +32,30 @@ class Batch(NamedTuple):
     behaviour_values: Tensor
     env_steps: int = 0
     memories: Tensor | None = None
+
+
+def stack_frames(frames: Tensor, mask: Tensor, frame_stack: int, squares: bool = False) -> Tensor:
+    """Rebuild stacked observations from single frames.
+
+    Args:
+        frames: `[T+S, E, ...]`, oldest first; the first S are the stack of the first observation.
+        mask: `[T, E]`, 0 where a step reset its environment, so that the next observation begins an episode.
+        frame_stack: S. With 1 the frames, if not wanted in squares, are the observations, and no axis is added.
+        squares: whether to give images `trunks.in_squares`.
+
+    Returns:
+        `[T+1, E, S, ...]`, or `[T+1, E, 16 S, H / 4, W / 4]`, in memory with that axis last, as the learner's
+        convolutions want it; frames from before an episode's start are zero, as ale-py pads them.
+    """
+    if frame_stack == 1 and not squares:
+        return frames
+    pixels = (in_squares(frames.unsqueeze(2)) if squares else frames.unsqueeze(2)).movedim(2, -1)
+    steps, channels = len(frames) - frame_stack, pixels.shape[-1]
+    stacked = torch.cat([pixels[age : age + steps + 1] for age in range(frame_stack)], dim=-1)
+    for reset, env in (mask == 0).nonzero().tolist():
+        for age in range(min(frame_stack - 1, steps - reset)):
+            stacked[reset + 1 + age, env, ..., : (frame_stack - 1 - age) * channels] = 0
+    return stacked.movedim(-1, 2)
 
 
 class Samples(NamedTuple):
