@@ -6,6 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from asyncq.checks import METHODS
@@ -167,15 +168,17 @@ def test_epsilon_anneals_over_1_million_frames_or_a_tenth_of_a_shorter_run() -> 
     assert TrainConfig(epsilon_anneal_frames=0).resolved("image", 4).epsilon_anneal_frames == 0
 
 
-def test_exploration_is_counted_in_frames() -> None:
+def test_epsilon_falls_linearly_by_frames_and_then_stays() -> None:
     config = TrainConfig(method="n-step-q").resolved("image", 4)
-    assert [config.exploration_progress_at(steps) for steps in (125_000, 250_000)] == [0.5, 1]
+    expected = {0: [1, 1], 62_500: [0.775, 0.875], 125_000: [0.55, 0.75], 250_000: [0.1, 0.5], 7_000_000: [0.1, 0.5]}
+    for env_steps, epsilons in expected.items():
+        assert config.epsilon_at(env_steps, np.array([0.1, 0.5])).tolist() == pytest.approx(epsilons)
 
 
 def test_a_run_made_longer_does_not_explore_anew() -> None:
     short = TrainConfig(method="one-step-q", total_steps=100_000).resolved("vector", 1)
     longer = dataclasses.replace(short, total_steps=10_000_000)
-    assert short.exploration_progress_at(100_000) == longer.exploration_progress_at(100_000) == 10
+    assert short.epsilon_at(100_000, 0.1) == longer.epsilon_at(100_000, 0.1) == 0.1
 
 
 def test_a_batch_that_nobody_asked_for_is_no_larger_than_the_queue() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asyncq.policies import EpsilonGreedyPolicy, GreedyPolicy, SoftmaxPolicy, annealed_epsilon, sample_final_epsilons
+from asyncq.policies import EpsilonGreedyPolicy, GreedyPolicy, SoftmaxPolicy, sample_final_epsilons
 
 DRAWS = 40_000
 TOLERANCE = 0.012
@@ -105,10 +105,3 @@ def test_probabilities_of_epsilons_that_add_up_to_nearly_1_will_do() -> None:
 def test_final_epsilons_are_the_same_for_the_same_seed() -> None:
     one, other = (sample_final_epsilons((0.1, 0.5), (0.5, 0.5), 50, np.random.default_rng(7)) for _ in range(2))
     assert one.tolist() == other.tolist()
-
-
-def test_epsilon_falls_linearly_and_then_stays() -> None:
-    final = np.array([0.1, 0.5])
-    expected = {0.0: [1, 1], 0.25: [0.775, 0.875], 0.5: [0.55, 0.75], 1.0: [0.1, 0.5], 7.0: [0.1, 0.5]}
-    for progress, epsilons in expected.items():
-        assert annealed_epsilon(1.0, final, progress).tolist() == pytest.approx(epsilons)

@@ -182,23 +182,25 @@ class TrainConfig:
         if self.learning_rate_schedule == "exponential":
             assert start and end
             return float(start * (end / start) ** min(1.0, env_steps / steps))
-        return self._falling(start, end, env_steps, steps)
+        return float(self._falling(start, end, env_steps, steps))
 
     def entropy_coefficient_at(self, env_steps: int) -> float:
         """Weight of the entropy bonus after `env_steps`."""
         assert self.entropy_anneal_steps
         steps = min(self.entropy_anneal_steps, self.total_steps)
-        return self._falling(self.entropy_coefficient, self.final_entropy_coefficient, env_steps, steps)
+        return float(self._falling(self.entropy_coefficient, self.final_entropy_coefficient, env_steps, steps))
 
-    def exploration_progress_at(self, env_steps: int) -> float:
-        """How far epsilon has fallen after `env_steps`: 0 at the start, 1 or more at its final value."""
+    def epsilon_at(self, env_steps: int, final: Any) -> Any:
+        """Share of random actions after `env_steps`, on its way to `final`, a number or an array."""
         assert self.frame_skip and self.epsilon_anneal_frames is not None
-        return env_steps * self.frame_skip / max(1, self.epsilon_anneal_frames)
+        return self._falling(
+            self.epsilon_initial, final, env_steps * self.frame_skip, max(1, self.epsilon_anneal_frames)
+        )
 
-    def _falling(self, start: float | None, end: float | None, env_steps: int, steps: int) -> float:
-        """From `start` linearly to `end` in `steps`; then `end`."""
+    def _falling(self, start: float | None, end: Any, done: int, over: int) -> Any:
+        """From `start` linearly to `end`, while `done` goes from 0 to `over`; then `end`."""
         assert start is not None and end is not None
-        return end + (start - end) * max(0.0, 1 - env_steps / steps)
+        return end + (start - end) * max(0.0, 1 - done / over)
 
     def resolved(self, kind: str, frame_skip: int) -> TrainConfig:
         """Fill every open field for observations of `kind` "image" or "vector" and the environment's frame skip.

@@ -24,7 +24,6 @@ from asyncq.methods import METHODS, network_for
 from asyncq.methods.batch import Batch, stack_frames
 from asyncq.monitoring.metrics import Metrics
 from asyncq.optimizing import AVERAGED_EVERY, arrays_of, averaging_rate, make_optimizer, put_back
-from asyncq.policies import annealed_epsilon
 from asyncq.saving import Saver
 from asyncq.status import StatusBoard
 from asyncq.storage.state_file import TrainingState, load_state
@@ -261,8 +260,7 @@ class Learner:
             return None
         assert config.epsilon_final and config.epsilon_probabilities
         final = np.dot(config.epsilon_final, config.epsilon_probabilities)
-        progress = config.exploration_progress_at(self.env_steps)
-        return round(float(annealed_epsilon(config.epsilon_initial, final, progress)), 4)
+        return round(float(config.epsilon_at(self.env_steps, final)), 4)
 
     def _save_record(self) -> None:
         if self.metrics.is_record and self.saver.save_weights(self.trained(), "best.h5"):

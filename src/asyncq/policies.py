@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -69,8 +69,3 @@ def sample_final_epsilons(
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Final epsilons of `count` environments, as the paper samples them for its threads (section 5.1)."""
     return generator.choice(finals, size=count, p=np.array(probabilities) / sum(probabilities))
-
-
-def annealed_epsilon(initial: float, final: Any, progress: float) -> Any:
-    """Linear from `initial` to `final`, a number or an array, while `progress` goes from 0 to 1; then `final`."""
-    return initial + (final - initial) * min(1.0, progress)

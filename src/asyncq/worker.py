@@ -19,7 +19,7 @@ from asyncq.envs import TRAINING_SEEDS, EnvironmentSpec, make_env, reset_with_se
 from asyncq.experience import Fragment, Lane
 from asyncq.methods import METHODS, network_for
 from asyncq.networks import Outputs
-from asyncq.policies import EpsilonGreedyPolicy, SoftmaxPolicy, annealed_epsilon, sample_final_epsilons
+from asyncq.policies import EpsilonGreedyPolicy, SoftmaxPolicy, sample_final_epsilons
 from asyncq.status import StatusBoard, WorkerState
 from asyncq.weights import Snapshot, WeightBoard, fill_parameters
 
@@ -132,9 +132,7 @@ class Worker:
     def _policy(self) -> SoftmaxPolicy | EpsilonGreedyPolicy:
         if self.heads == "policy-value":
             return SoftmaxPolicy(self.task.config.exploration_persistence)
-        config = self.task.config
-        progress = config.exploration_progress_at(self.snapshot.env_steps)
-        return EpsilonGreedyPolicy(annealed_epsilon(config.epsilon_initial, self.final_epsilons, progress))
+        return EpsilonGreedyPolicy(self.task.config.epsilon_at(self.snapshot.env_steps, self.final_epsilons))
 
     def _saved_since(self) -> bool:
         """Whether the learner has saved a state since the games began; from there a resumed run would play."""
