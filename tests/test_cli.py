@@ -118,7 +118,7 @@ def test_help_breaks_no_line_where_the_sources_do(
     monkeypatch.setenv("COLUMNS", "400")
     with pytest.raises(SystemExit):
         run(["train", "--help"])
-    assert "the defaults below are of, or paper, those of Mnih et al. 2016. (default: fast)" in capsys.readouterr().out
+    assert "told below, or paper, those of Mnih et al. 2016. (default: fast)" in capsys.readouterr().out
 
 
 def test_a_result_that_cannot_be_printed_is_one_line_and_status_2(tmp_path: Path) -> None:
