@@ -1,1 +1,1 @@
-"""Files that outlive a run, and programs; none of them can run code."""
+"""Files that outlive a run, and those for other programs; none of them can run code."""
