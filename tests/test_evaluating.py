@@ -6,6 +6,7 @@ import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from asyncq import evaluating
 from asyncq.agent import Agent, read_weights
+from asyncq.envs import describe
 from asyncq.errors import UsageError
 from asyncq.evaluating import (
     EvaluateConfig,
@@ -20,6 +22,7 @@ from asyncq.evaluating import (
     GameInPlay,
     PlayerDied,
     confidence_interval,
+    different_games,
     evaluate,
     play_games,
     step_together,
@@ -97,9 +100,27 @@ def test_all_games_are_played_with_the_weights_that_were_read(tmp_path: Path) ->
 def test_the_interval_is_students() -> None:
     scores = [1.0, 2.0, 3.0, 4.0]
     half = 3.182446 * np.std(scores, ddof=1) / 2  # t of 3 degrees of freedom at 97.5%
-    assert confidence_interval(scores) == pytest.approx((2.5 - half, 2.5 + half), rel=1e-6)
-    assert confidence_interval([7.0, 7.0]) == (7.0, 7.0)
-    assert confidence_interval([7.0]) is None
+    assert confidence_interval(scores, 4) == pytest.approx((2.5 - half, 2.5 + half), rel=1e-6)
+    assert confidence_interval([7.0, 7.0], 2) == (7.0, 7.0)
+    assert confidence_interval([7.0], 1) is None
+
+
+@pytest.mark.parametrize(
+    ("env", "policy", "different"),
+    [
+        ("PongNoFrameskip-v4", "greedy", 2),
+        ("PongNoFrameskip-v4", "sampled", 6),
+        ("ALE/Pong-v5", "greedy", 6),
+        ("CartPole-v1", "greedy", 6),
+    ],
+)
+def test_games_that_can_only_repeat_count_once(env: str, policy: str, different: int) -> None:
+    agent = SimpleNamespace(spec=describe(env), policy_name=policy)
+    games = [Game(seed, score, 900) for seed, score in enumerate([-3.0, -3.0, -3.0, 5.0, 5.0, 5.0])]
+    assert different_games(agent, games) == different  # type: ignore[arg-type]
+    low, high = confidence_interval([game.score for game in games], different) or (0, 0)
+    assert (low + high) / 2 == pytest.approx(1)
+    assert high - low == pytest.approx(78.7 if different == 2 else 9.2, abs=0.1)
 
 
 def test_seeds_of_training_are_refused() -> None:

@@ -144,7 +144,7 @@ class TrainConfig:
     frame_size: AutoInt = None
     """Side of the square frames that images are resized to, in pixels (default: 42 for the network small, else 84)."""
     frame_skip: AutoInt = None
-    """Frames that each action lasts (default: 4 for Atari, else 1)."""
+    """Frames that each action lasts (default: 4 for Atari, whatever its id says; else 1)."""
 
     device: str = "auto"
     """The learner's device: auto, cpu or cuda."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import statistics
 import sys
 from collections import deque
@@ -191,12 +192,14 @@ def step_together(agent: Agent, games: list[GameInPlay]) -> None:
 def summarise(agent: Agent, config: EvaluateConfig, games: list[Game]) -> dict[str, Any]:
     """The result of an evaluation, and the protocol that it followed."""
     spec, scores = agent.spec, [game.score for game in games]
+    different = different_games(agent, games)
     return {
         "env": spec.env_id,
         "episodes": len(games),
         "mean": statistics.fmean(scores),
         "std": statistics.pstdev(scores),
-        "confidence_interval": confidence_interval(scores),
+        "different_games": different,
+        "confidence_interval": confidence_interval(scores, different),
         "median": statistics.median(scores),
         "min": min(scores),
         "max": max(scores),
@@ -224,18 +227,31 @@ def summarise(agent: Agent, config: EvaluateConfig, games: list[Game]) -> dict[s
     }
 
 
-def confidence_interval(scores: list[float]) -> tuple[float, float] | None:
-    """Bounds of the 95% interval of the mean, by Student's t; None for a single game."""
-    if len(scores) < 2:
+def different_games(agent: Agent, games: list[Game]) -> int:
+    """How many of the games are no repetitions.
+
+    Without sticky actions chance has no part in an Atari game but for the up to 30 no-ops it begins with, so that a
+    greedy policy plays one game for each number of them.
+    """
+    if agent.policy_name == "greedy" and agent.spec.family == "atari" and not agent.spec.sticky:
+        return len({(game.score, game.steps) for game in games})
+    return len(games)
+
+
+def confidence_interval(scores: list[float], different: int) -> tuple[float, float] | None:
+    """Bounds of the 95% interval of the mean, by Student's t, of which so many games are `different`; None for one."""
+    if different < 2:
         return None
-    mean, error = statistics.fmean(scores), float(stats.sem(scores))
-    low, high = stats.t.interval(CONFIDENCE, len(scores) - 1, loc=mean, scale=error) if error else (mean, mean)
+    mean, error = statistics.fmean(scores), statistics.stdev(scores) / math.sqrt(different)
+    low, high = stats.t.interval(CONFIDENCE, different - 1, loc=mean, scale=error) if error else (mean, mean)
     return float(low), float(high)
 
 
 def _sentence(result: dict[str, Any]) -> str:
     interval = result["confidence_interval"]
     games = "1 game" if result["episodes"] == 1 else f"{result['episodes']} games"
+    if (different := result["different_games"]) < result["episodes"]:
+        games += f", {different} of them different"
     certain = "95% of the mean {:.2f} to {:.2f}; ".format(*interval) if interval else ""
     return (
         f"{result['env']}: {result['mean']:.2f} ± {result['std']:.2f} over {games} "
