@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from asyncq import bench
-from asyncq.bench import ideal_sps, limit, rate
-from asyncq.cli import run
+from asyncq.bench import BenchConfig, ideal_sps, limit, rate
+from asyncq.cli import parse, run
+from asyncq.errors import UsageError
+from asyncq.training import settle
 
 PARTS = {"env_sps": 4000.0, "inference_sps": 8000.0, "learner_sps": 2000.0}
 
@@ -60,6 +62,15 @@ def test_reports_are_read_until_two_are_past_the_warm_up(tmp_path: Path, monkeyp
     reports = bench._reports_of(running, metrics, 0.6)
     assert [report["seconds"] for report in reports] == [0, 10, 20, 30]
     assert bench.mean_sps(reports[2:]) == 70
+
+
+def test_a_bench_takes_environments_and_networks_of_ones_own(capfd: pytest.CaptureFixture[str]) -> None:
+    flags = ["--env", "asyncq/Latency-v0", "--env-kwargs", "seconds=0.5", "--import", "tiny_envs"]
+    training, spec = settle(parse(BenchConfig, "bench", flags).training())
+    assert (training.imports, spec.kwargs) == (("tiny_envs",), {"seconds": 0.5})
+    with pytest.raises(UsageError, match="no_such_module"):
+        run(["bench", "--env", "CartPole-v1", "--network", "no_such_module:Net"])
+    assert capfd.readouterr().err == ""
 
 
 def test_a_bench_measures_every_part(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

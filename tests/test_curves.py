@@ -173,7 +173,14 @@ def test_runs_with_nothing_to_draw_are_refused(tmp_path: Path) -> None:
         lines_of([tmp_path / "bare"], RETURNS)
 
 
-def test_seeds_that_share_no_env_steps_are_refused(tmp_path: Path) -> None:
-    runs = [a_run(tmp_path / "a", {100: 1.0, 200: 2.0}), a_run(tmp_path / "b", {300: 1.0}, seed=2)]
-    with pytest.raises(UsageError, match="CartPole-v1, a3c have no part in common"):
-        lines_of(runs, RETURNS)
+def test_a_run_that_ends_before_another_begins_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    young = a_run(tmp_path / "young", {100: 1.0})
+    runs = [young, a_run(tmp_path / "b", {300: 1.0, 500: 2.0}, seed=2), a_run(tmp_path / "c", {200: 3.0, 400: 3.0})]
+    (line,) = lines_of(runs, RETURNS)
+    assert (line.runs, list(line.x), list(line.mean)) == (2, [300, 400], [2, 2.25])
+    assert f"left out: {young} ends before another run of CartPole-v1, a3c begins" in capsys.readouterr().err
+
+
+def test_settings_that_the_method_does_not_read_tell_no_runs_apart(tmp_path: Path) -> None:
+    runs = [a_run(tmp_path / str(frames), {100: 1.0}, epsilon_anneal_frames=frames) for frames in (10, 20)]
+    assert [line.runs for line in lines_of(runs, RETURNS)] == [2]

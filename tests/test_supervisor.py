@@ -10,8 +10,9 @@ from typing import Any, cast
 import pytest
 
 from asyncq import supervisor
+from asyncq.config import TrainConfig
 from asyncq.status import StatusBoard
-from asyncq.supervisor import WorkerPlace
+from asyncq.supervisor import HOPELESS, RunFailed, Supervisor, WorkerPlace
 from asyncq.worker import WorkerTask
 
 
@@ -31,3 +32,25 @@ def test_only_a_worker_that_fails_before_it_plays_is_waited_for(
     before: Any = time.monotonic()
     place.clear()
     assert place._due - before == pytest.approx(pause, abs=0.5)
+
+
+@pytest.mark.parametrize(("others_played", "tries"), [(0, HOPELESS), (10, 21)])
+def test_a_worker_that_only_fails_ends_the_run_unless_another_has_played(
+    others_played: int, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails, works = SimpleNamespace(exitcode=1, kill=lambda: None, join=lambda _: None), SimpleNamespace(exitcode=None)
+    monkeypatch.setattr(supervisor, "start_child", lambda name, *_, **__: fails if name == "worker-0" else works)
+    monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 0)
+    status, said = StatusBoard(2), list[str]()
+    status.add_steps(1, others_played)
+    learner: Any = SimpleNamespace(status=status, config=TrainConfig(max_restarts=20))
+    tasks: Any = [WorkerTask(index, *cast(Any, [None] * 5)) for index in range(2)]
+    watcher = Supervisor(learner, tasks, said.append, said.append)
+    with pytest.raises(RunFailed, match="20 is used up" if others_played else "the 5th time in a row, and no worker"):
+        watch_forever(watcher)
+    assert len(said) == tries - 1
+
+
+def watch_forever(watcher: Supervisor) -> None:
+    while True:
+        watcher.watch()

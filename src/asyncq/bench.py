@@ -28,9 +28,10 @@ from asyncq.devices import choose_device
 from asyncq.envs import EnvironmentSpec
 from asyncq.errors import UsageError
 from asyncq.experience import Lane
-from asyncq.flags import AutoStr, alias
+from asyncq.flags import AutoStr, Imports, alias, plain
 from asyncq.learner import Learner
 from asyncq.machine import usable_cores
+from asyncq.methods import network_for
 from asyncq.monitoring.diagnosis import dearest_part
 from asyncq.processes import LEARNER_ENVIRONMENT, PLAYER_ENVIRONMENT, start_child
 from asyncq.runs import Run
@@ -49,10 +50,14 @@ class BenchConfig:
 
     env: Annotated[str, alias("--game")] = "ALE/Pong-v5"
     """Gymnasium id."""
+    imports: Imports = ()
+    """Modules to import first, such as those that register environments."""
+    env_kwargs: Annotated[tuple[str, ...], plain("NAME=VALUE [NAME=VALUE ...]")] = ()
+    """Arguments of the environment's constructor, as NAME=VALUE, for environments other than Atari."""
     method: str = "a3c"
     """one-step-q, one-step-sarsa, n-step-q or a3c."""
     network: AutoStr = None
-    """a3c, nature, impala, small or mlp (default: by method)."""
+    """a3c, nature, impala, small or mlp; or your own, as MODULE:CLASS (default: by method)."""
     recurrent: bool = False
     """With an LSTM."""
     device: str = "auto"
@@ -71,6 +76,8 @@ class BenchConfig:
     def training(self) -> TrainConfig:
         return TrainConfig(
             env=self.env,
+            imports=self.imports,
+            env_kwargs=self.env_kwargs,
             method=self.method,
             network=self.network,
             recurrent=self.recurrent,
@@ -83,6 +90,7 @@ def bench(config: BenchConfig) -> int:
     """Measure, print; returns the exit status."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that its training ends with it
     training, spec = settle(config.training())
+    network_for(training, spec)  # refuses what the children could not build
     device = choose_device(training.device)
     result: dict[str, Any] = dict(time_parts(training, spec, device, config.seconds))
     result |= time_queue(training, spec, config.seconds)

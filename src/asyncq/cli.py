@@ -43,6 +43,7 @@ USAGE = "usage: asyncq COMMAND [FLAGS]\n\ncommands:\n" + "\n".join(
     f"  {name:10} {text}" for name, text in COMMANDS.items()
 )
 
+OF_MANY_WORDS = ("--import", "--env-kwargs", "--labels", "--epsilon-final", "--epsilon-probabilities")
 CHOOSERS = ("method", "preset")
 """They chose what a `config.json` holds, so they cannot change beside it."""
 NOT_OUR_FAULT = {
@@ -151,6 +152,10 @@ def parse(kind: type[Config], command: str, arguments: list[str], default: Confi
     """Turn flags into a configuration of `kind`. Raises UsageError, in one line, where tyro would draw a box."""
     said = io.StringIO()
     settings: dict[str, Any] = {} if default is None else {"default": default}
+    names = [word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")]
+    for name in OF_MANY_WORDS:
+        if names.count(name) > 1:  # the last alone would count
+            raise UsageError(f"{name} is given {names.count(name)} times; give it once, with all of its words")
     unwrap_help(kind)
     try:
         with contextlib.redirect_stderr(said):

@@ -54,7 +54,7 @@ class TrainConfig:
     n_step: AutoInt = None
     """Env steps in a row in a fragment: the longest return is this long (the paper's t_max) (default: by method)."""
     batch_size: AutoInt = None
-    """Env steps an update learns from; a3c: of whole fragments, so at least --n-step (default: by method)."""
+    """Env steps an update learns from; a3c: of whole fragments, so --n-step if that is more (default: by method)."""
     passes: AutoInt = None
     """Times that each fragment is learned from (default: by method)."""
     gamma: float = 0.99

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from asyncq.checks import UNREAD
 from asyncq.config import TrainConfig
 from asyncq.errors import UsageError
 from asyncq.runs import no_run_in, read_config
@@ -54,6 +55,7 @@ class Wanted:
 class Curve:
     """One run: the metric was `y[points]` at `x[points]`; x rises."""
 
+    run: Path
     config: TrainConfig
     x: Array
     y: Array
@@ -112,7 +114,7 @@ def curve_of(run: Path, wanted: Wanted) -> Curve:
     if not points:
         raise NothingToDraw(f"no report of {run} has a value of {wanted.y} yet")
     x, y = np.array(sorted(points.items()), dtype=float).T
-    return Curve(config, x * (config.frame_skip or 1) if wanted.x == "frames" else x, smoothed(y, wanted.smooth))
+    return Curve(run, config, x * (config.frame_skip or 1) if wanted.x == "frames" else x, smoothed(y, wanted.smooth))
 
 
 def reports_of(run: Path) -> Iterator[dict[str, float]]:
@@ -165,7 +167,7 @@ def smoothed(y: Array, reports: int) -> Array:
 
 def settings_of(config: TrainConfig, timed: bool) -> dict[str, Any]:
     """The settings that tell runs apart; `timed` if what is drawn depends on speed."""
-    same = SAME if timed else SAME | MACHINE
+    same = {*SAME, *UNREAD[config.method], *(() if timed else MACHINE)}
     return {name: value for name, value in asdict(config).items() if name not in same}
 
 
@@ -198,11 +200,17 @@ def _said(value: Any) -> str:
 
 
 def combine(label: str, curves: list[Curve]) -> Line:
-    """The line of `curves`, with a point at every report of any of them that all have reached. Raises UsageError."""
+    """The line of `curves`, with a point at every report of any of them that all have reached.
+
+    Without those, named on stderr, that end before another of them begins.
+    """
     env = curves[0].config.env
-    start, end = max(curve.x[0] for curve in curves), min(curve.x[-1] for curve in curves)
-    if start > end:
-        raise UsageError(f"the runs of {env}, {label} have no part in common: one ends before another begins")
+    start = max(curve.x[0] for curve in curves)
+    for curve in curves:
+        if curve.x[-1] < start:
+            print(f"asyncq: left out: {curve.run} ends before another run of {env}, {label} begins", file=sys.stderr)
+    curves = [curve for curve in curves if curve.x[-1] >= start]
+    end = min(curve.x[-1] for curve in curves)
     x = np.unique(np.concatenate([curve.x for curve in curves]))
     x = x[(x >= start) & (x <= end)]
     y = np.stack([np.interp(x, curve.x, curve.y) for curve in curves])  # [runs, points]

@@ -59,6 +59,7 @@ class PlayConfig(AgentConfig):
 def play(config: PlayConfig) -> int:
     """Show or record games; returns the exit status."""
     began = time.time()
+    torch.set_num_threads(1)  # more gain nothing on one observation, and wait for each other where cores are busy
     agents = _agents(config)
     agent = next(agents)
     record = Path(config.record) if config.record else None

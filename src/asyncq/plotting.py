@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -65,7 +66,8 @@ class PlotConfig:
     def __post_init__(self) -> None:
         """Raises UsageError."""
         if not self.runs:
-            raise UsageError("name at least one run's directory: asyncq plot runs/NAME")
+            where = ", before --labels, which takes all words behind it" if self.labels else ""
+            raise UsageError(f"name at least one run's directory{where}: asyncq plot runs/NAME")
         if self.x not in X_LABELS:
             raise UsageError(f"--x {self.x} is unknown; choose one of: {', '.join(X_LABELS)}")
         if self.smooth < 1:
@@ -78,7 +80,7 @@ class PlotConfig:
         """The runs, each once."""
         found: dict[Path, Path] = {}
         for run in map(Path, self.runs):
-            found.setdefault(run.resolve(), run)
+            found.setdefault(Path(os.path.realpath(run)), run)
         return list(found.values())
 
     @property

@@ -128,6 +128,8 @@ def window(title: str, fps: float) -> Iterator[Show]:
         raise UsageError(f"a window needs pygame: {install('window')}, or use --record FILE.gif") from error
     try:
         pygame.display.init()
+        if pygame.display.get_driver() == "offscreen":  # what SDL takes when no screen answers
+            raise pygame.error("the screen of DISPLAY or WAYLAND_DISPLAY does not answer")
     except pygame.error as error:
         raise UsageError(f"no window can be opened: {one_line(error)}; use --record FILE.gif") from error
     clock = pygame.time.Clock()

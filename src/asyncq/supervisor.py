@@ -24,6 +24,10 @@ LONGEST_PAUSE = 10.0
 """Seconds before the next try with a worker that keeps failing before it has played anything."""
 
 
+HOPELESS = 5
+"""Times in a row that a worker may fail while nobody has played anything."""
+
+
 class RunFailed(Exception):
     """The learner died, or too many workers did; the run cannot go on."""
 
@@ -84,6 +88,8 @@ class Supervisor:
             raise RunFailed(f"{why}; with --deterministic it is not replaced, as another would play other games")
         if self._restarts == self._config.max_restarts:
             raise RunFailed(f"{why}, and --max-restarts {self._config.max_restarts} is used up")
+        if place.failures == HOPELESS and not any(self._status.env_steps(each.task.index) for each in self.workers):
+            raise RunFailed(f"{why}, the {HOPELESS}th time in a row, and no worker has played anything")
         self._restarts += 1
         self._say(f"{why}; it is replaced ({self._restarts}/{self._config.max_restarts})")
 
@@ -119,7 +125,8 @@ class WorkerPlace:
 
     def __init__(self, task: WorkerTask, status: StatusBoard) -> None:
         self.task, self._status = task, status
-        self._failures = 0
+        self.failures = 0
+        """In a row, before it had played anything."""
         self.process, self.errors = self._start()
 
     def _start(self) -> tuple[BaseProcess, Connection]:
@@ -148,8 +155,8 @@ class WorkerPlace:
         self.errors.close()
         self._status.set_state(self.task.index, WorkerState.DEAD)
         has_played = self._status.env_steps(self.task.index) > self._played
-        self._failures = 0 if has_played or was_killed else self._failures + 1
-        self._due = time.monotonic() + min(LONGEST_PAUSE, 2.0 ** min(self._failures, 10) - 1)
+        self.failures = 0 if has_played or was_killed else self.failures + 1
+        self._due = time.monotonic() + min(LONGEST_PAUSE, 2.0 ** min(self.failures, 10) - 1)
 
     def fill_when_due(self) -> None:
         """Start the next process once its pause is over."""

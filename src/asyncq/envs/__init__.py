@@ -113,7 +113,8 @@ def _describe_spaces(
         return pixels.describe(env_id, actions, frame_stack or 4, frame_skip or 1)
     if isinstance(observations, gym.spaces.Box) and len(observations.shape) == 1:
         return vectors.describe(env_id, actions, observations.shape[0], frame_skip or 1)
-    raise UsageError(f"the observations of {env_id} are {observations}; only images and vectors (Box) are supported")
+    supported = "only images (Box of uint8, [H, W], [H, W, 1] or [H, W, 3]) and vectors (Box, [D]) are supported"
+    raise UsageError(f"the observations of {env_id} are {observations}; {supported}")
 
 
 def make_env(spec: EnvironmentSpec, num_envs: int, *, render: bool = False) -> gym.vector.VectorEnv[Any, Any, Any]:
