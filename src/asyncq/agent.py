@@ -51,8 +51,8 @@ class WeightsConfig:
         if self.path and self.weights:
             raise UsageError(f"two weights files are named, {self.path} and {self.weights}; name one")
         if not self.path and not self.weights:
-            where = " before --import, which takes all words behind it" if self.imports else ""
-            raise UsageError(f"name a weights file, such as runs/NAME/best.h5,{where}".rstrip(","))
+            where = ", before --import, which takes all words behind it" if self.imports else ""
+            raise UsageError(f"name a weights file, such as runs/NAME/best.h5{where}")
         for flag, value, known in (
             ("--keras-backend", self.keras_backend, BACKENDS),
             ("--keras-data-format", self.keras_data_format, DATA_FORMATS),

@@ -28,7 +28,7 @@ from asyncq.devices import choose_device
 from asyncq.envs import EnvironmentSpec
 from asyncq.errors import UsageError
 from asyncq.experience import Lane
-from asyncq.flags import AutoStr, Imports, alias, plain
+from asyncq.flags import Assignments, AutoStr, Imports, alias
 from asyncq.learner import Learner
 from asyncq.machine import usable_cores
 from asyncq.methods import network_for
@@ -52,7 +52,7 @@ class BenchConfig:
     """Gymnasium id."""
     imports: Imports = ()
     """Modules to import first, such as those that register environments."""
-    env_kwargs: Annotated[tuple[str, ...], plain("NAME=VALUE [NAME=VALUE ...]")] = ()
+    env_kwargs: Assignments = ()
     """Arguments of the environment's constructor, as NAME=VALUE, for environments other than Atari."""
     method: str = "a3c"
     """one-step-q, one-step-sarsa, n-step-q or a3c."""

@@ -14,7 +14,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from asyncq.checks import check, check_kind, flag
 from asyncq.defaults import FRAME_SIZES, open_settings
 from asyncq.errors import UsageError
-from asyncq.flags import AutoBool, AutoFloat, AutoFloats, AutoInt, AutoStr, Imports, OpenFloat, OpenStr, alias, plain
+from asyncq.flags import (
+    Assignments, AutoBool, AutoFloat, AutoFloats, AutoInt, AutoStr, Imports, OpenFloat, OpenStr, alias,
+)  # fmt: skip
 from asyncq.machine import usable_cores
 
 SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 5, 20
@@ -36,7 +38,7 @@ class TrainConfig:
     """Gymnasium id with discrete actions and image or vector observations."""
     imports: Imports = ()
     """Modules that register third-party environments; imported in every process."""
-    env_kwargs: Annotated[tuple[str, ...], plain("NAME=VALUE [NAME=VALUE ...]")] = ()
+    env_kwargs: Assignments = ()
     """Arguments of the environment's constructor, as NAME=VALUE, for environments other than Atari."""
     processes: AutoInt = None
     """Worker processes (default: one a core, as affinity and a container's quota grant them)."""

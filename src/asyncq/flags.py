@@ -53,6 +53,7 @@ def _whole_numbers(kind: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructo
 
 Switch = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 Imports = Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE [MODULE ...]", help_behavior_hint="")]
+Assignments = Annotated[tuple[str, ...], plain("NAME=VALUE [NAME=VALUE ...]")]
 OpenInt = Annotated[int | None, plain("INT")]
 OpenFloat = Annotated[float | None, plain("FLOAT")]
 OpenStr = Annotated[str | None, plain("STR")]
