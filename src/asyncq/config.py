@@ -15,8 +15,17 @@ from asyncq.checks import check, check_kind, flag
 from asyncq.defaults import FRAME_SIZES, open_settings
 from asyncq.errors import UsageError
 from asyncq.flags import (
-    Assignments, AutoBool, AutoFloat, AutoFloats, AutoInt, AutoStr, Imports, OpenFloat, OpenStr, alias,
-)  # fmt: skip
+    Assignments,
+    AutoBool,
+    AutoFloat,
+    AutoFloats,
+    AutoInt,
+    AutoStr,
+    Imports,
+    OpenFloat,
+    OpenStr,
+    alias,
+)
 from asyncq.machine import usable_cores
 
 SHORTEST_SEQUENCE, LONGEST_SEQUENCE = 5, 20
