@@ -124,15 +124,13 @@ def test_a_lost_life_ends_what_is_learned_from_games_by_default() -> None:
     assert TrainConfig(life_loss_ends=False).resolved("image", 4).life_loss_ends is False
 
 
-def test_the_entropy_bonus_falls_and_moves_last_longer_over_the_run_at_most() -> None:
+def test_the_entropy_bonus_falls_linearly_over_the_run_at_most_and_then_stays() -> None:
     for total, anneal in ((10_000, 1000), (1000, 10_000)):
         config = TrainConfig(
-            entropy_coefficient=0.5, final_entropy_coefficient=0.1, entropy_anneal_steps=anneal, total_steps=total,
-            exploration_persistence=4,
-        )  # fmt: skip
-        steps = (0, 500, 1000, 9000)
-        assert [config.entropy_coefficient_at(step) for step in steps] == pytest.approx([0.5, 0.3, 0.1, 0.1])
-        assert [config.exploration_persistence_at(step) for step in steps] == pytest.approx([1, 2.5, 4, 4])
+            entropy_coefficient=0.5, final_entropy_coefficient=0.1, entropy_anneal_steps=anneal, total_steps=total
+        )
+        bonuses = [config.entropy_coefficient_at(steps) for steps in (0, 500, 1000, 9000)]
+        assert bonuses == pytest.approx([0.5, 0.3, 0.1, 0.1])
     longer = TrainConfig(learning_rate=0.5, final_learning_rate=0.1, total_steps=50, learning_rate_anneal_steps=100)
     assert longer.learning_rate_at(50) == pytest.approx(0.3)
 

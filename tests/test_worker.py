@@ -214,7 +214,7 @@ def test_noise_that_persists_outlives_weights() -> None:
     worker = Worker(task)
     chosen_actions = []
     for version in (4, 5):
-        task.board.publish(weights, Snapshot(version, env_steps=10_000_000))
+        task.board.publish(weights, Snapshot(version, env_steps=0))
         assert worker.refresh()
         chosen_actions += [worker.choose()[0].tolist() for _ in range(10)]
     worker.env.close()

@@ -96,8 +96,8 @@ class TrainConfig:
     entropy_anneal_steps: AutoInt = None
     """a3c: env steps over which the weight of the entropy bonus falls, linearly; at most all (default: 1.5M)."""
     exploration_persistence: float = 1.0
-    """a3c: env steps, on average, for which an environment samples its actions with the same random numbers, from
-    --entropy-anneal-steps on; it rises to this from 1. With more than 1, moves that are tried last longer."""
+    """a3c: env steps, on average, for which an environment samples its actions with the same random numbers: with more
+    than 1, moves that are tried last longer."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
     normalise_advantages: AutoBool = None
@@ -193,28 +193,22 @@ class TrainConfig:
         if self.learning_rate_schedule == "exponential":
             assert start and end
             return float(start * (end / start) ** min(1.0, env_steps / steps))
-        return float(self._linear(start, end, env_steps, steps))
+        return float(self._falling(start, end, env_steps, steps))
 
     def entropy_coefficient_at(self, env_steps: int) -> float:
         """Weight of the entropy bonus after `env_steps`."""
-        return self._with_the_bonus(self.entropy_coefficient, self.final_entropy_coefficient, env_steps)
-
-    def exploration_persistence_at(self, env_steps: int) -> float:
-        """Env steps for which random numbers are kept, on average, after `env_steps`."""
-        return self._with_the_bonus(1.0, self.exploration_persistence, env_steps)
-
-    def _with_the_bonus(self, start: float | None, end: float | None, env_steps: int) -> float:
         assert self.entropy_anneal_steps
-        return float(self._linear(start, end, env_steps, min(self.entropy_anneal_steps, self.total_steps)))
+        steps = min(self.entropy_anneal_steps, self.total_steps)
+        return float(self._falling(self.entropy_coefficient, self.final_entropy_coefficient, env_steps, steps))
 
     def epsilon_at(self, env_steps: int, final: Any) -> Any:
         """Share of random actions after `env_steps`, on its way to `final`, a number or an array."""
         assert self.frame_skip and self.epsilon_anneal_frames is not None
-        return self._linear(
+        return self._falling(
             self.epsilon_initial, final, env_steps * self.frame_skip, max(1, self.epsilon_anneal_frames)
         )
 
-    def _linear(self, start: float | None, end: Any, done: int, over: int) -> Any:
+    def _falling(self, start: float | None, end: Any, done: int, over: int) -> Any:
         """From `start` linearly to `end`, while `done` goes from 0 to `over`; then `end`."""
         assert start is not None and end is not None
         return end + (start - end) * max(0.0, 1 - done / over)

@@ -84,8 +84,7 @@ class Worker:
             config.epsilon_final, config.epsilon_probabilities, self.envs, generator
         )
         self.explores = self.final_epsilons > self.final_epsilons.min()
-        self.policy = SoftmaxPolicy() if self.heads == "policy-value" else EpsilonGreedyPolicy(self.final_epsilons)
-        self._anneal_exploration()
+        self.policy = self._policy()
         seeds = [int(seed) for seed in generator.integers(TRAINING_SEEDS, 2**31 - 1, self.envs)]
         self.observations, info = reset_with_seeds(self.env, seeds)
         self.lives = info.get("lives", np.zeros(self.envs, np.int32))
@@ -126,15 +125,14 @@ class Worker:
         if snapshot is None:
             return False
         self.snapshot = snapshot
-        self._anneal_exploration()
+        if self.heads == "q":  # epsilon has fallen
+            self.policy = self._policy()
         return True
 
-    def _anneal_exploration(self) -> None:
-        config, env_steps = self.task.config, self.snapshot.env_steps
-        if isinstance(self.policy, SoftmaxPolicy):
-            self.policy.persistence = config.exploration_persistence_at(env_steps)
-        else:
-            self.policy.epsilon = torch.as_tensor(config.epsilon_at(env_steps, self.final_epsilons))
+    def _policy(self) -> SoftmaxPolicy | EpsilonGreedyPolicy:
+        if self.heads == "policy-value":
+            return SoftmaxPolicy(self.task.config.exploration_persistence)
+        return EpsilonGreedyPolicy(self.task.config.epsilon_at(self.snapshot.env_steps, self.final_epsilons))
 
     def _saved_since(self) -> bool:
         """Whether the learner has saved a state since the games began; from there a resumed run would play."""
