@@ -81,7 +81,7 @@ def test_actions_that_are_not_discrete_are_refused() -> None:
 
 
 def test_observations_that_are_neither_image_nor_vector_are_refused() -> None:
-    assert "only images and vectors (Box) are supported" in refusal(TABLE, ("tiny_envs",))
+    assert "[H, W, 3]) and vectors (Box, [D]) are supported" in refusal(TABLE, ("tiny_envs",))
 
 
 def test_a_module_that_cannot_be_imported_is_refused() -> None:
