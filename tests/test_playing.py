@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,13 @@ def test_closing_the_window_keeps_the_video(tmp_path: Path, monkeypatch: pytest.
     weights, video = untrained(tmp_path / "w.h5", "CartPole-v1"), tmp_path / "game.mp4"
     assert play(PlayConfig(path=str(weights), record=str(video), render=True)) == 0
     assert video.stat().st_size > 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there does DISPLAY name the screen")
+def test_a_screen_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pygame")
+    monkeypatch.setenv("DISPLAY", ":7777")
+    for name in ("SDL_VIDEODRIVER", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match="no window can be opened"), screens.window("Pong", 60):
+        pass

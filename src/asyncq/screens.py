@@ -129,6 +129,7 @@ def window(title: str, fps: float) -> Iterator[Show]:
     try:
         pygame.display.init()
         if pygame.display.get_driver() == "offscreen":  # what SDL takes when no screen answers
+            pygame.display.quit()
             raise pygame.error("the screen of DISPLAY or WAYLAND_DISPLAY does not answer")
     except pygame.error as error:
         raise UsageError(f"no window can be opened: {one_line(error)}; use --record FILE.gif") from error
