@@ -44,6 +44,7 @@ USAGE = "usage: asyncq COMMAND [FLAGS]\n\ncommands:\n" + "\n".join(
 )
 
 OF_MANY_WORDS = ("--import", "--env-kwargs", "--labels", "--epsilon-final", "--epsilon-probabilities")
+"""Flags of which tyro keeps the last alone, with its words, where they are repeated."""
 CHOOSERS = ("method", "preset")
 """They chose what a `config.json` holds, so they cannot change beside it."""
 NOT_OUR_FAULT = {
@@ -154,7 +155,7 @@ def parse(kind: type[Config], command: str, arguments: list[str], default: Confi
     settings: dict[str, Any] = {} if default is None else {"default": default}
     names = [word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")]
     for name in OF_MANY_WORDS:
-        if names.count(name) > 1:  # the last alone would count
+        if names.count(name) > 1:
             raise UsageError(f"{name} is given {names.count(name)} times; give it once, with all of its words")
     unwrap_help(kind)
     try:
