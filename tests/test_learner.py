@@ -19,7 +19,9 @@ from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec
 from asyncq.experience import ExperienceQueue, FragmentLayout
 from asyncq.learner import (
+    ADVANTAGES_OF_UPDATES,
     BAD_BATCHES,
+    COUNTERS,
     LOOK_AROUND_SECONDS,
     Learner,
     LearnerTask,
@@ -233,6 +235,24 @@ def test_every_pass_and_minibatch_is_one_update(tmp_path: Path) -> None:
     assert read(learner.task.board)[1] == 4
 
 
+def test_advantages_are_remembered_over_many_updates(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path)
+    squares = []
+    for version in range(3):
+        push(learner, version)
+        learner._take_in(learner.to_device(learner._drain()))
+        squares.append(float(learner.metrics.losses["advantage_square"][-1]))
+        assert learner.advantage_square == pytest.approx(np.mean(squares))
+    assert np.ptp(squares) > 0.01
+    before, learner.updates = learner.advantage_square, 5000
+    push(learner, 4)
+    batch = learner.to_device(learner._drain())
+    assert batch.advantage_square == before
+    learner._take_in(batch)
+    newest = float(learner.metrics.losses["advantage_square"][-1])
+    assert learner.advantage_square == pytest.approx(before + (newest - before) / ADVANTAGES_OF_UPDATES)
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_the_optimizer_takes_the_step_size_of_the_moment(tmp_path: Path, optimizer: str) -> None:
     rates: dict[str, Any] = {"learning_rate": 0.5, "final_learning_rate": 0.1}
@@ -436,8 +456,9 @@ def test_a_restored_learner_goes_on_as_the_first_would(tmp_path: Path, method: s
     second.restore(restored)
     assert second.env_steps == 4 * STEPS * ENVS
     learn(second, 9)
-    for name in ("env_steps", "updates", "next_target"):
+    for name in COUNTERS:
         assert getattr(first, name) == getattr(second, name)
+    assert first.advantage_square > 0 or method != "a3c"
     assert first.saver.next_save == second.saver.next_save
     assert torch.equal(first.weights, second.weights)
     for name in ("target", "average"):

@@ -101,13 +101,14 @@ class TrainConfig:
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
     normalise_advantages: AutoBool = None
-    """a3c: scale the advantages of each update to mean 0 and standard deviation 1 (default: for vectors)."""
+    """a3c: divide the advantages by the root of the mean of their squares over the last updates (default: for
+    vectors)."""
     policy_clip: AutoFloat = None
     """a3c: how far from the policy that played, as in PPO, a step counts no more; 0 for no limit, but V-trace's weight,
     the ratio of the policies, at most 1 (default: 0.2)."""
     correction: AutoStr = None
     """a3c: correction for fragments played with older weights: vtrace, or none, which takes the values for its
-    targets as the workers' networks gave them (default: vtrace)."""
+    targets as the workers' networks gave them (default: vtrace for images, none for vectors)."""
 
     epsilon_initial: float = 1.0
     """Q methods: share of random actions at the start."""
@@ -144,7 +145,7 @@ class TrainConfig:
     """a3c (the paper's), nature, impala or small for images, mlp for vectors; or your own, as MODULE:CLASS (default:
     mlp for vectors, small for 1-step Q and SARSA on images, else a3c)."""
     layer_norm: AutoBool = None
-    """Normalise the activations of every hidden layer (default: not for a3c on vectors)."""
+    """Normalise the activations of every hidden layer (default: but for --preset paper)."""
     recurrent: bool = False
     """An LSTM between the network and its heads, which remembers the game so far."""
     sequence_length: AutoInt = None

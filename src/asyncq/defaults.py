@@ -76,14 +76,15 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("a3c", "vector"): {
         **_A3C,
-        "passes": 2,
-        "n_step": 16,
-        "batch_size": 64,
+        "passes": 4,
+        "n_step": 64,
+        "batch_size": 256,
         "learning_rate": 1e-3,
         "final_learning_rate": 0.0,
         "final_entropy_coefficient": 0.01,
+        "correction": "none",  # more than one pass with V-trace moves the targets with each
         "reward_scale": 0.1,  # values of 100 take the network long to reach, and while it does the policy may collapse
-        "layer_norm": False,
+        "layer_norm": True,
         "trace_lambda": 0.95,
         "normalise_advantages": True,
     },

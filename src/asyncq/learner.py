@@ -35,8 +35,10 @@ GATHER_SECONDS = 5.0
 """How long a batch that has begun waits for each further fragment."""
 BAD_BATCHES = 20
 """Batches in a row without one update whose gradient is finite, after which there is no point in going on."""
-COUNTERS = ("env_steps", "updates", "next_target")
+COUNTERS = ("env_steps", "updates", "next_target", "advantage_square")
 """Attributes of the learner that its state holds."""
+ADVANTAGES_OF_UPDATES = 100
+"""How many updates the mean square of the advantages is of, so that rare great ones count as what they are."""
 
 
 class NumbersWentBad(Exception):
@@ -92,6 +94,7 @@ class Learner:
         self.env_steps = 0
         self.metrics = Metrics()
         self.next_target = config.target_interval or 0
+        self.advantage_square = 0.0
         self.bad_batches = 0
         self.saver = Saver(config, task.run_dir, task.reports)
 
@@ -179,6 +182,7 @@ class Learner:
             behaviour_values=gather("behaviour_values"),
             env_steps=self.env_steps,
             memories=gather("memories") if self.config.recurrent else None,
+            advantage_square=self.advantage_square,
         )
 
     def learn_from(self, batch: Batch) -> None:
@@ -220,6 +224,9 @@ class Learner:
             self.averaged_weights.lerp_(self.weights, averaging_rate(self.updates))
         self.updates += 1
         self.metrics.add_losses(parts)
+        if config.normalise_advantages:
+            gain = float(parts["advantage_square"]) - self.advantage_square
+            self.advantage_square += gain / min(self.updates, ADVANTAGES_OF_UPDATES)
         if config.target_interval and self.env_steps >= self.next_target:
             self.target.load_state_dict(self.network.state_dict())
             self.next_target = self.env_steps + config.target_interval
@@ -283,7 +290,7 @@ class Learner:
         """Go on from `state`. Raises RuntimeError if it is of another network."""
         put_back(state, self.network, self.target, self.average, self.optimizer)
         for name in COUNTERS:
-            setattr(self, name, state.counters[name])
+            setattr(self, name, state.counters.get(name, 0))  # states once lacked some
         self.saver.plan(self.env_steps)
         self.metrics.restore(state.counters["metrics"], self.env_steps)
 

@@ -7,6 +7,7 @@ with p = softmax(logits), d log p(a) / d logits = onehot(a) - p and d H / d logi
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from asyncq.config import TrainConfig
-from asyncq.methods.a3c import clipped_objective, loss, minibatches, normalised
+from asyncq.methods.a3c import clipped_objective, loss, minibatches
 from asyncq.methods.batch import Batch
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
@@ -23,6 +24,8 @@ STEPS, ENVS, SIZE, ACTIONS = 5, 3, 4, 3
 LEARNING_RATE = 0.1
 CONFIG = dataclasses.replace(
     TrainConfig(method="a3c", env="CartPole-v1").resolved("vector", 1),
+    correction="vtrace",
+    normalise_advantages=False,
     trace_lambda=0.8,
     value_coefficient=0.7,
     entropy_coefficient=0.05,
@@ -85,7 +88,7 @@ def by_hand(network: Linear, batch: Batch, config: TrainConfig) -> tuple[Numbers
     target = known[:-1] + correction[:-1]
     advantage = r + d * (known[1:] + lam * correction[1:]) - known[:-1]
     if config.normalise_advantages:
-        advantage = (advantage - advantage[m > 0].mean()) / advantage[m > 0].std()
+        advantage = advantage / np.sqrt(batch.advantage_square or (advantage[m > 0] ** 2).mean())
 
     clip = config.policy_clip  # a clipped step has no gradient; else d ratio = ratio * d log p
     if clip:
@@ -208,16 +211,25 @@ def test_without_a_clip_the_slope_is_the_ratio_at_most_1_times_the_advantage() -
     assert log_ratios.grad.tolist() == pytest.approx([2.0, -0.2])
 
 
-def test_normalised_by_hand() -> None:
-    # decisions 1, 3, 5: mean 3, standard deviation sqrt(8 / 3); the reset's 100 counts nowhere
-    advantages = torch.tensor([[1.0, 100.0], [3.0, 5.0]])
-    mask = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
-    result = normalised(advantages, mask)
-    assert result[mask > 0].tolist() == pytest.approx([-2 / np.sqrt(8 / 3), 0, 2 / np.sqrt(8 / 3)])
+def test_advantages_count_in_units_of_what_they_were_in_the_updates_before() -> None:
+    network = Linear()
+    batch = make_batch(network, staleness=0.0)
+    raw = loss(network, batch, CONFIG)[1]
+    config = dataclasses.replace(CONFIG, normalise_advantages=True)
+    own = loss(network, batch, config)[1]
+    known = loss(network, batch._replace(advantage_square=4.0), config)[1]
+    assert own["advantage_square"] == known["advantage_square"] == raw["advantage_square"] > 0
+    assert float(own["policy"]) == pytest.approx(float(raw["policy"]) / math.sqrt(float(raw["advantage_square"])))
+    assert float(known["policy"]) == pytest.approx(float(raw["policy"]) / 2)
 
 
-def test_normalised_equal_advantages_are_0_and_not_nan() -> None:
-    assert normalised(torch.full((3, 2), 7.0), torch.ones(3, 2)).tolist() == [[0, 0]] * 3
+def test_advantages_that_are_all_0_stay_0() -> None:
+    network = Linear()
+    batch = make_batch(network)
+    still = batch._replace(rewards=torch.zeros_like(batch.rewards), discounts=torch.zeros_like(batch.discounts))
+    config = dataclasses.replace(CONFIG, correction="none", normalise_advantages=True)
+    parts = loss(network, still._replace(behaviour_values=torch.zeros_like(still.behaviour_values)), config)[1]
+    assert float(parts["policy"]) == float(parts["advantage_square"]) == 0
 
 
 def test_the_entropy_bonus_is_that_of_the_moment() -> None:

@@ -6,6 +6,7 @@ learned from. A fragment may be learned from more than once: the policy's step i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -39,17 +40,20 @@ def loss(network: nn.Module, batch: Batch, config: TrainConfig) -> tuple[Tensor,
     known, stale = (values, log_ratios) if corrected else (batch.behaviour_values, torch.zeros_like(log_ratios))
     with torch.no_grad():
         trace = vtrace(known, batch.rewards, batch.discounts, batch.mask, stale, config.trace_lambda)
-        advantages = normalised(trace.advantages, batch.mask) if config.normalise_advantages else trace.advantages
 
     def mean(of_steps: Tensor) -> Tensor:
         return (of_steps * batch.mask).sum() / batch.mask.sum()
 
+    advantages, square = trace.advantages, mean(trace.advantages.square())
+    if config.normalise_advantages:
+        advantages = advantages / (math.sqrt(batch.advantage_square or square) + 1e-8)
     policy_loss = -mean(clipped_objective(log_ratios, advantages, config.policy_clip))
     value_loss = 0.5 * mean((trace.targets - values[: len(batch.actions)]).square())
     entropy = -mean((log_probs.exp() * log_probs).sum(-1))
     bonus = config.entropy_coefficient_at(batch.env_steps) * entropy
     total = policy_loss + config.value_coefficient * value_loss - bonus
-    return total, {"policy": policy_loss.detach(), "value": value_loss.detach(), "entropy": entropy.detach()}
+    parts = {"policy": policy_loss, "value": value_loss, "entropy": entropy, "advantage_square": square}
+    return total, {name: part.detach() for name, part in parts.items()}
 
 
 def clipped_objective(log_ratios: Tensor, advantages: Tensor, clip: float) -> Tensor:
@@ -61,9 +65,3 @@ def clipped_objective(log_ratios: Tensor, advantages: Tensor, clip: float) -> Te
     if not clip:
         return ratios.detach().clamp(max=1) * log_ratios * advantages
     return torch.minimum(ratios * advantages, ratios.clamp(1 - clip, 1 + clip) * advantages)
-
-
-def normalised(advantages: Tensor, mask: Tensor) -> Tensor:
-    """Shift and scale `advantages[T, E]` to mean 0 and standard deviation 1 over the steps that were decisions."""
-    decisions = advantages[mask > 0]
-    return (advantages - decisions.mean()) / (decisions.std(correction=0) + 1e-8)

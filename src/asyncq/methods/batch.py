@@ -20,7 +20,8 @@ class Batch(NamedTuple):
     are scaled and clipped. Images may be in squares, `observations[T+1, E, 16 S, H / 4, W / 4]`.
 
     `env_steps` is how far the run has come, for what changes with it. `memories[C, E, M]`: what a network with an LSTM
-    remembered as each of C sequences of T/C steps began; none without.
+    remembered as each of C sequences of T/C steps began; none without. `advantage_square` is the mean square of the
+    advantages in the updates before, 0 if there were none.
     """
 
     observations: Tensor
@@ -32,6 +33,7 @@ class Batch(NamedTuple):
     behaviour_values: Tensor
     env_steps: int = 0
     memories: Tensor | None = None
+    advantage_square: float = 0.0
 
 
 def stack_frames(frames: Tensor, mask: Tensor, frame_stack: int, squares: bool = False) -> Tensor:
