@@ -215,6 +215,10 @@ def test_whole_numbers_will_do_for_any_number_in_json() -> None:
     assert TrainConfig.from_json({"target_return": 18, "epsilon_final": [1], "n_step": 5}).target_return == 18
 
 
+def test_one_number_will_do_where_several_may_stand_in_json() -> None:
+    assert TrainConfig.from_json({"exploration_persistence": 4.0}).exploration_persistence == (4.0,)
+
+
 def test_json_that_cannot_work_is_refused() -> None:
     with pytest.raises(UsageError, match="--gamma"):
         TrainConfig.from_json({**TrainConfig().to_json(), "gamma": 7})

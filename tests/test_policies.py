@@ -48,6 +48,14 @@ def test_noise_that_persists_repeats_actions_but_not_their_probabilities() -> No
     assert (first == second).float().mean() == pytest.approx(repeated, abs=TOLERANCE)
 
 
+def test_each_row_may_have_a_persistence_of_its_own() -> None:
+    policy = SoftmaxPolicy(persistence=[1, 1e9])
+    outputs = torch.zeros(2, 100), torch.zeros(2)
+    anew, kept = torch.stack([policy.act(outputs)[0] for _ in range(20)], dim=1).tolist()
+    assert len(set(anew)) > 1
+    assert len(set(kept)) == 1
+
+
 def test_noise_that_persists_follows_the_logits() -> None:
     policy = SoftmaxPolicy(persistence=1e9)
     policy.act((torch.zeros(8, 3), torch.zeros(8)))

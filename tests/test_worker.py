@@ -22,7 +22,7 @@ from asyncq.experience import ExperienceQueue, Fragment, FragmentLayout
 from asyncq.methods import network_for
 from asyncq.methods.batch import Batch, chosen, outputs, stack_frames
 from asyncq.networks import PolicyValueNetwork
-from asyncq.policies import EpsilonGreedyPolicy
+from asyncq.policies import EpsilonGreedyPolicy, SoftmaxPolicy
 from asyncq.shared import Array
 from asyncq.status import StatusBoard, WorkerState
 from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
@@ -208,8 +208,19 @@ def test_the_same_seed_plays_the_same_and_a_replacement_plays_anew() -> None:
     assert not np.array_equal(actions[0], actions[2])
 
 
+def test_environments_of_all_workers_take_the_persistences_in_turn() -> None:
+    task, _, _ = make_task(exploration_persistence=(1.0, 2.0, 4.0), envs_per_process=4)
+    renewals = []
+    for index in (0, 1):
+        worker = Worker(dataclasses.replace(task, index=index))
+        worker.env.close()
+        assert isinstance(worker.policy, SoftmaxPolicy)
+        renewals += worker.policy.renewal.tolist()
+    assert renewals == [1, 1 / 2, 1 / 4, 1, 1 / 2, 1 / 4, 1, 1 / 2]
+
+
 def test_noise_that_persists_outlives_weights() -> None:
-    task, _, network = make_task(exploration_persistence=1e9)
+    task, _, network = make_task(exploration_persistence=(1e9,))
     weights = flatten_parameters(network).zero_().numpy()  # all actions are alike
     worker = Worker(task)
     chosen_actions = []
@@ -234,12 +245,19 @@ def test_epsilon_follows_the_env_steps_of_the_newest_weights(env_steps: int, exp
     assert worker.snapshot.version == 4
 
 
-def test_episodes_of_the_more_exploring_environments_are_not_reported() -> None:
-    settings = {"epsilon_final": (0.1, 0.5), "epsilon_probabilities": (0.5, 0.5), "envs_per_process": ENVS}
-    task, queue, _ = make_task(method="n-step-q", **settings)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "n-step-q", "epsilon_final": (0.1, 0.5), "epsilon_probabilities": (0.5, 0.5)},
+        {"method": "a3c", "exploration_persistence": (1.0, 8.0)},
+    ],
+)
+def test_episodes_of_the_more_exploring_environments_are_not_reported(settings: dict[str, Any]) -> None:
+    task, queue, _ = make_task(envs_per_process=ENVS, **settings)
     worker = Worker(task)
     worker.env.close()
-    assert worker.explores.tolist() == (worker.final_epsilons > worker.final_epsilons.min()).tolist()
+    assert worker.explores.tolist() == (worker.exploration > worker.exploration.min()).tolist()
+    assert worker.explores.any()
     returns = joined(play(task, queue, 10), "episode_returns")
     assert np.isnan(returns[:, worker.explores]).all()
     assert not np.isnan(returns[:, ~worker.explores]).all()

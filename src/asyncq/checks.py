@@ -27,7 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 AT_LEAST_1 = (
     "total_steps", "queue_size", "publish_interval", "save_interval", "keep", "processes", "envs_per_process", "n_step",
     "batch_size", "passes", "sequence_length", "frame_stack", "frame_size", "frame_skip", "learning_rate_anneal_steps",
-    "entropy_anneal_steps", "exploration_persistence",
+    "entropy_anneal_steps",
 )  # fmt: skip
 AT_LEAST_0 = (
     "seed", "value_coefficient", "max_restarts", "max_learner_restarts", "max_grad_norm", "reward_clip",
@@ -55,6 +55,7 @@ def check(config: TrainConfig) -> None:
     _check_choices(config)
     _check_numbers(config)
     _check_epsilons(config)
+    _check_persistence(config)
     _check_combinations(config)
 
 
@@ -146,6 +147,12 @@ def _check_epsilons(config: TrainConfig) -> None:
         )
     if probabilities is not None and (any(p < 0 for p in probabilities) or not abs(sum(probabilities) - 1) < 1e-6):
         raise UsageError(f"--epsilon-probabilities {probabilities} must be positive and add up to 1")
+
+
+def _check_persistence(config: TrainConfig) -> None:
+    steps = config.exploration_persistence
+    if steps is not None and not (steps and all(1 <= single < math.inf for single in steps)):
+        raise UsageError(f"--exploration-persistence {steps} must be one number or several, each at least 1")
 
 
 def _check_combinations(config: TrainConfig) -> None:

@@ -43,7 +43,9 @@ USAGE = "usage: asyncq COMMAND [FLAGS]\n\ncommands:\n" + "\n".join(
     f"  {name:10} {text}" for name, text in COMMANDS.items()
 )
 
-OF_MANY_WORDS = ("--import", "--env-kwargs", "--labels", "--epsilon-final", "--epsilon-probabilities")
+OF_MANY_WORDS = (
+    "--import", "--env-kwargs", "--labels", "--epsilon-final", "--epsilon-probabilities", "--exploration-persistence",
+)  # fmt: skip
 """Flags of which tyro keeps the last alone, with its words, where they are repeated."""
 CHOOSERS = ("method", "preset")
 """They chose what a `config.json` holds, so they cannot change beside it."""

@@ -95,9 +95,10 @@ class TrainConfig:
     """a3c: its weight from --entropy-anneal-steps on (default: 0.003 for images, 0.01 for vectors)."""
     entropy_anneal_steps: AutoInt = None
     """a3c: env steps over which the weight of the entropy bonus falls, linearly; at most all (default: 1.5M)."""
-    exploration_persistence: float = 1.0
+    exploration_persistence: AutoFloats = None
     """a3c: env steps, on average, for which an environment samples its actions with the same random numbers: with more
-    than 1, moves that are tried last longer."""
+    than 1, moves that are tried last longer. Environments take the values in turn (default: 1 1 1 8 for images, 1 for
+    vectors)."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
     normalise_advantages: AutoBool = None
@@ -262,7 +263,10 @@ class TrainConfig:
             raise UsageError(f"unknown settings in the configuration: {', '.join(unknown)}")
         arguments: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
         for name, kind in get_type_hints(cls).items():
-            if name in arguments and not _fits(arguments[name], kind):
+            if name not in arguments or _fits(arguments[name], kind):
+                continue
+            arguments[name] = (values[name],)  # one value where several may stand
+            if not _fits(arguments[name], kind):
                 raise UsageError(f"{name} in the configuration is {values[name]!r}, of another type than {flag(name)}")
         return cls(**arguments)
 

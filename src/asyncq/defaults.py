@@ -16,6 +16,7 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
         "reward_clip": 1.0,
         "life_loss_ends": True,
         "envs_per_process": 16,
+        "exploration_persistence": (1.0,),
         "epsilon_final": (0.01,),
         "epsilon_probabilities": (1.0,),
     },
@@ -26,6 +27,7 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
         "reward_clip": 0.0,
         "life_loss_ends": False,
         "envs_per_process": 8,
+        "exploration_persistence": (1.0,),
         "epsilon_final": (0.1, 0.01, 0.5),
         "epsilon_probabilities": (0.4, 0.3, 0.3),
     },
@@ -70,6 +72,7 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
         "final_learning_rate": 1e-4,
         "learning_rate_schedule": "exponential",
         "final_entropy_coefficient": 0.003,
+        "exploration_persistence": (1.0, 1.0, 1.0, 8.0),
         "layer_norm": True,
         "trace_lambda": 0.9,
         "normalise_advantages": False,
@@ -110,7 +113,7 @@ PAPER: dict[str, Any] = {
     # the author's 0.1 is for sums over the 5 steps of an update; for means over them that is 0.1 / 5^2
     "optimizer": "rmsprop", "optimizer_epsilon": 0.004,
     "normalise_advantages": False, "policy_clip": 0.0, "correction": "none", "reward_scale": 1.0,
-    "precision": "float32",
+    "precision": "float32", "exploration_persistence": (1.0,),
     "epsilon_final": (0.1, 0.01, 0.5), "epsilon_probabilities": (0.4, 0.3, 0.3), "epsilon_anneal_frames": 4_000_000,
 }  # fmt: skip
 PAPER_A3C = {"entropy_coefficient": 0.01, "final_entropy_coefficient": 0.01, "target_interval": 0}

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 
 from asyncq.networks import Outputs
@@ -20,22 +21,22 @@ class Policy(Protocol):
 class SoftmaxPolicy:
     """Samples from the softmax of the logits.
 
-    Each row keeps its random numbers for `persistence` steps on average. More than 1 makes moves last that are tried:
-    noise correlated in time (Eberhard et al. 2023; on-policy: Hollenstein et al. 2024). The log probabilities are the
-    softmax's, as if the noise were new at every step.
+    Row i keeps its random numbers for `persistence[i]` steps on average, or all for the same. More than 1 makes moves
+    last that are tried: noise correlated in time (Eberhard et al. 2023; on-policy: Hollenstein et al. 2024). The log
+    probabilities are the softmax's, as if the noise were new at every step.
     """
 
-    def __init__(self, persistence: float = 1.0) -> None:
-        self.persistence = persistence
+    def __init__(self, persistence: ArrayLike = 1.0) -> None:
+        self.renewal = 1 / torch.as_tensor(persistence)
         self.noise: Tensor | None = None
 
     def act(self, outputs: Outputs, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         log_probs = outputs[0].float().log_softmax(-1)
         noise = torch.empty_like(log_probs).exponential_(generator=generator).log_()
-        if self.persistence > 1:
+        if (self.renewal < 1).any():
             if self.noise is not None:
-                renewed = torch.rand(len(noise), 1, generator=generator) < 1 / self.persistence
-                noise = noise.where(renewed, self.noise)
+                renewed = torch.rand(len(noise), generator=generator) < self.renewal
+                noise = noise.where(renewed.unsqueeze(-1), self.noise)
             self.noise = noise
         actions = (log_probs - noise).argmax(-1)  # the Gumbel-max trick
         return actions, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)

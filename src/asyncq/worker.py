@@ -20,6 +20,7 @@ from asyncq.experience import Fragment, Lane
 from asyncq.methods import METHODS, network_for
 from asyncq.networks import Outputs
 from asyncq.policies import EpsilonGreedyPolicy, SoftmaxPolicy, sample_final_epsilons
+from asyncq.shared import Array
 from asyncq.status import StatusBoard, WorkerState
 from asyncq.weights import Snapshot, WeightBoard, fill_parameters
 
@@ -74,16 +75,13 @@ class Worker:
     def begin_games(self, env_steps: int) -> None:
         """New environments, and all that is random about them, as the seed and the run's `env_steps` decide it."""
         config, task = self.task.config, self.task
-        assert config.epsilon_final and config.epsilon_probabilities
         self.env = make_env(task.spec, self.envs)
         self.began_at = env_steps
         sequence = np.random.SeedSequence([config.seed, task.index, task.restarts, env_steps])
         torch.manual_seed(int(sequence.generate_state(1)[0]))
         generator = np.random.default_rng(sequence)
-        self.final_epsilons = sample_final_epsilons(
-            config.epsilon_final, config.epsilon_probabilities, self.envs, generator
-        )
-        self.explores = self.final_epsilons > self.final_epsilons.min()
+        self.exploration = self._exploration(generator)
+        self.explores = self.exploration > self.exploration.min()
         self.policy = self._policy()
         seeds = [int(seed) for seed in generator.integers(TRAINING_SEEDS, 2**31 - 1, self.envs)]
         self.observations, info = reset_with_seeds(self.env, seeds)
@@ -129,10 +127,18 @@ class Worker:
             self.policy = self._policy()
         return True
 
+    def _exploration(self, generator: np.random.Generator) -> Array:
+        """How each environment explores, `[E]`: the persistence of its noise, or its final epsilon."""
+        config, first = self.task.config, self.task.index * self.envs
+        assert config.exploration_persistence and config.epsilon_final and config.epsilon_probabilities
+        if self.heads == "policy-value":
+            return np.take(config.exploration_persistence, range(first, first + self.envs), mode="wrap")
+        return sample_final_epsilons(config.epsilon_final, config.epsilon_probabilities, self.envs, generator)
+
     def _policy(self) -> SoftmaxPolicy | EpsilonGreedyPolicy:
         if self.heads == "policy-value":
-            return SoftmaxPolicy(self.task.config.exploration_persistence)
-        return EpsilonGreedyPolicy(self.task.config.epsilon_at(self.snapshot.env_steps, self.final_epsilons))
+            return SoftmaxPolicy(self.exploration)
+        return EpsilonGreedyPolicy(self.task.config.epsilon_at(self.snapshot.env_steps, self.exploration))
 
     def _saved_since(self) -> bool:
         """Whether the learner has saved a state since the games began; from there a resumed run would play."""
@@ -191,8 +197,7 @@ class Worker:
         self.lengths += ~self.resetting
         fragment.episode_returns[t] = np.where(done, self.returns, np.nan)
         fragment.episode_lengths[t] = np.where(done, self.lengths, 0)
-        if self.heads == "q":
-            fragment.episode_returns[t][self.explores] = np.nan
+        fragment.episode_returns[t, self.explores] = np.nan
         self.returns[done] = 0
         self.lengths[done] = 0
         self.resetting = done
