@@ -16,7 +16,6 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
         "reward_clip": 1.0,
         "life_loss_ends": True,
         "envs_per_process": 16,
-        "exploration_persistence": (1.0,),
         "epsilon_final": (0.01,),
         "epsilon_probabilities": (1.0,),
     },
@@ -27,7 +26,6 @@ SHARED_DEFAULTS: dict[str, dict[str, Any]] = {
         "reward_clip": 0.0,
         "life_loss_ends": False,
         "envs_per_process": 8,
-        "exploration_persistence": (1.0,),
         "epsilon_final": (0.1, 0.01, 0.5),
         "epsilon_probabilities": (0.4, 0.3, 0.3),
     },
@@ -46,13 +44,14 @@ _A3C = {
     "policy_clip": 0.2,
     "correction": "vtrace",
     "entropy_anneal_steps": 1_500_000,
+    "exploration_persistence": (1.0, 1.0, 1.0, 8.0),
 }
 _Q = {
     "passes": 2, "final_learning_rate": 0.0, "learning_rate_schedule": "linear",
     "entropy_coefficient": 0.0, "final_entropy_coefficient": 0.0,
     "normalise_advantages": False, "target_interval": 0, "layer_norm": True, "trace_lambda": 0.65,
     "max_grad_norm": 10.0, "optimizer": "adam", "optimizer_epsilon": 1e-5, "policy_clip": 0.0, "correction": "none",
-    "entropy_anneal_steps": 1,
+    "entropy_anneal_steps": 1, "exploration_persistence": (1.0,),
 }  # fmt: skip
 
 _ONE_STEP_IMAGE = {
@@ -72,7 +71,6 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
         "final_learning_rate": 1e-4,
         "learning_rate_schedule": "exponential",
         "final_entropy_coefficient": 0.003,
-        "exploration_persistence": (1.0, 1.0, 1.0, 8.0),
         "layer_norm": True,
         "trace_lambda": 0.9,
         "normalise_advantages": False,
