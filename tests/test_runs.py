@@ -72,7 +72,7 @@ def test_a_run_goes_on_from_its_newest_state(tmp_path: Path, by: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("env", "CartPole-v0"), ("env_kwargs", ("x=1",)), ("network", "tiny_envs:Flat"), ("layer_norm", True),
+        ("env", "CartPole-v0"), ("env_kwargs", ("x=1",)), ("network", "tiny_envs:Flat"), ("layer_norm", False),
         ("recurrent", True), ("frame_stack", 4), ("frame_size", 42), ("frame_skip", 2), ("optimizer", "rmsprop"),
     ],
 )  # fmt: skip
