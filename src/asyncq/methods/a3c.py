@@ -30,7 +30,7 @@ def loss(network: nn.Module, batch: Batch, config: TrainConfig) -> tuple[Tensor,
     """Policy gradient, value error and entropy bonus: the scalar loss, and its parts for the report.
 
     Targets and advantages are by the network as it is now, with V-trace; without, by what the worker's network said
-    when it played: GAE(lambda).
+    when it played: GAE(lambda). Normalised advantages are in units of what they were in the updates before.
     """
     assert config.trace_lambda is not None and config.policy_clip is not None
     corrected = config.correction == "vtrace"
