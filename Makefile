@@ -1,4 +1,5 @@
-# Everything here needs only Python 3.11 or newer and make. Another Python: make setup PYTHON=python3.12
+# Everything here needs only Python 3.11 or newer and make (image-check also Docker).
+# Another Python: make setup PYTHON=python3.12
 
 PYTHON ?= python3
 BIN := .venv/bin

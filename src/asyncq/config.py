@@ -145,7 +145,7 @@ class TrainConfig:
     """a3c (the paper's), nature, impala or small for images, mlp for vectors; or your own, as MODULE:CLASS (default:
     mlp for vectors, small for 1-step Q and SARSA on images, else a3c)."""
     layer_norm: AutoBool = None
-    """Normalise the activations of every hidden layer (default: but for --preset paper)."""
+    """Normalise the activations of every hidden layer (default: True, with --preset paper False)."""
     recurrent: bool = False
     """An LSTM between the network and its heads, which remembers the game so far."""
     sequence_length: AutoInt = None
@@ -172,7 +172,7 @@ class TrainConfig:
     worker_timeout: float = 120.0
     """Seconds without a sign of life after which a worker counts as hanging, and is replaced."""
     max_restarts: int = 100
-    """Workers that died or hung and are replaced, until the learner ends; one more ends it."""
+    """How many workers that died or hung are replaced; one more ends the run."""
     max_learner_restarts: int = 0
     """Times that a learner which died starts again, with new workers, from the newest saved state."""
     deterministic: bool = False
