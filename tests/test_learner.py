@@ -253,6 +253,37 @@ def test_advantages_are_remembered_over_many_updates(tmp_path: Path) -> None:
     assert learner.advantage_square == pytest.approx(before + (newest - before) / ADVANTAGES_OF_UPDATES)
 
 
+def test_a_run_that_goes_on_without_a_mean_square_of_advantages_begins_it_anew(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path)
+    state = learner.state()
+    del state.counters["advantage_square"]
+    learner.restore(state)
+    learner.updates = 5000
+    push(learner, 0)
+    learner._take_in(learner.to_device(learner._drain()))
+    assert learner.advantage_square == float(learner.metrics.losses["advantage_square"][-1]) > 0
+
+
+def test_advantages_too_large_to_square_are_not_remembered(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path, reward_scale=1.0)
+    push(learner, 0)
+    batch = learner.to_device(learner._drain())
+    learner.learn_from(batch)
+    known = learner.advantage_square
+    batch.rewards[0, 0] = 2e19
+    learner.learn_from(batch._replace(advantage_square=known))
+    assert learner.updates == 2
+    assert torch.isinf(learner.metrics.losses["advantage_square"][-1])
+    assert learner.advantage_square == known
+
+
+def test_a_q_method_ignores_normalised_advantages(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path, method="n-step-q", normalise_advantages=True)
+    push(learner, 0)
+    learner._take_in(learner.to_device(learner._drain()))
+    assert learner.updates == 1
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_the_optimizer_takes_the_step_size_of_the_moment(tmp_path: Path, optimizer: str) -> None:
     rates: dict[str, Any] = {"learning_rate": 0.5, "final_learning_rate": 0.1}

@@ -43,7 +43,13 @@ def make_task(**settings: Any) -> tuple[WorkerTask, ExperienceQueue, torch.nn.Mo
     board.publish(weights.numpy(), Snapshot(version=3, env_steps=0))
     sequences = STEPS // (config.sequence_length or STEPS)
     layout = FragmentLayout(
-        STEPS, ENVS, spec.frame_shape, spec.frame_dtype, spec.frame_stack, network.memory_size, sequences
+        STEPS,
+        config.envs_per_process or ENVS,
+        spec.frame_shape,
+        spec.frame_dtype,
+        spec.frame_stack,
+        network.memory_size,
+        sequences,
     )
     queue = ExperienceQueue(layout, 1, slots_per_lane=2)
     return WorkerTask(0, config, spec, queue.lanes[0], board, StatusBoard(1)), queue, network
@@ -256,11 +262,18 @@ def test_episodes_of_the_more_exploring_environments_are_not_reported(settings: 
     task, queue, _ = make_task(envs_per_process=ENVS, **settings)
     worker = Worker(task)
     worker.env.close()
-    assert worker.explores.tolist() == (worker.exploration > worker.exploration.min()).tolist()
-    assert worker.explores.any()
+    assert worker.unreported.tolist() == (worker.exploration > worker.exploration.min()).tolist()
+    assert worker.unreported.any()
     returns = joined(play(task, queue, 10), "episode_returns")
-    assert np.isnan(returns[:, worker.explores]).all()
-    assert not np.isnan(returns[:, ~worker.explores]).all()
+    assert np.isnan(returns[:, worker.unreported]).all()
+    assert not np.isnan(returns[:, ~worker.unreported]).all()
+
+
+@pytest.mark.parametrize(("processes", "reported"), [(1, True), (2, False)])
+def test_a_worker_reports_nothing_where_only_others_explore_least(processes: int, reported: bool) -> None:
+    task, queue, _ = make_task(envs_per_process=1, processes=processes, exploration_persistence=(8.0, 1.0))
+    ended = joined(play(task, queue, 30), "episode_lengths") > 0
+    assert ended.any() == reported
 
 
 def test_stacks_of_images_are_those_that_were_played() -> None:

@@ -97,7 +97,8 @@ class TrainConfig:
     """a3c: env steps over which the weight of the entropy bonus falls, linearly; at most all (default: 1.5M)."""
     exploration_persistence: AutoFloats = None
     """a3c: env steps, on average, for which an environment samples its actions with the same random numbers: with more
-    than 1, moves that are tried last longer. Environments take the values in turn (default: 1 1 1 8)."""
+    than 1, moves that are tried last longer. Environments take the values in turn; returns are reported of those with
+    the least only (default: 1 1 1 8)."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
     normalise_advantages: AutoBool = None

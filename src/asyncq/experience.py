@@ -63,8 +63,8 @@ class Fragment:
     the episode terminated or, if that ends what is learned from, a life was lost. `behaviour_values[T+1, E]`: what the
     worker's network thought each observation worth; the last row is filled for a3c without V-trace only.
     `memories[C, E, M]`: what the network remembered as each of C sequences of T/C steps began.
-    `episode_returns[T, E]`: raw return of the episode that ended with this step, else NaN; `episode_lengths[T, E]`
-    likewise, in env steps. `weights_versions[T]`: what each step was played with.
+    `episode_returns[T, E]`: raw return of the episode that ended with this step, if it is reported, else NaN;
+    `episode_lengths[T, E]` likewise, in env steps, else 0. `weights_versions[T]`: what each step was played with.
     `finished_ns[1]`: when the fragment was committed, on the machine's monotonic clock.
     """
 

@@ -38,7 +38,10 @@ BAD_BATCHES = 20
 COUNTERS = ("env_steps", "updates", "next_target", "advantage_square")
 """Attributes of the learner that its state holds."""
 ADVANTAGES_OF_UPDATES = 100
-"""How many updates the mean square of the advantages is of, so that rare great ones count as what they are."""
+"""Updates that the running mean square of the advantages covers: where rewards are rare, one batch tells little.
+
+`Method.loss` tells each update's, the learner averages them, and the next `Batch` brings the mean to the loss.
+"""
 
 
 class NumbersWentBad(Exception):
@@ -224,14 +227,18 @@ class Learner:
             self.averaged_weights.lerp_(self.weights, averaging_rate(self.updates))
         self.updates += 1
         self.metrics.add_losses(parts)
-        if config.normalise_advantages:
-            gain = float(parts["advantage_square"]) - self.advantage_square
-            self.advantage_square += gain / min(self.updates, ADVANTAGES_OF_UPDATES)
+        if "advantage_square" in parts:
+            self._average_in(float(parts["advantage_square"]))
         if config.target_interval and self.env_steps >= self.next_target:
             self.target.load_state_dict(self.network.state_dict())
             self.next_target = self.env_steps + config.target_interval
         if self.updates % config.publish_interval == 0:
             self.publish()
+
+    def _average_in(self, advantage_square: float) -> None:
+        if math.isfinite(advantage_square):
+            known = min(self.updates, ADVANTAGES_OF_UPDATES) if self.advantage_square else 1
+            self.advantage_square += (advantage_square - self.advantage_square) / known
 
     def _count_bad_batch(self, batch: Batch) -> None:
         """Raises NumbersWentBad, with batch and state saved, once there have been too many."""
@@ -289,8 +296,9 @@ class Learner:
     def restore(self, state: TrainingState) -> None:
         """Go on from `state`. Raises RuntimeError if it is of another network."""
         put_back(state, self.network, self.target, self.average, self.optimizer)
+        counters = {"advantage_square": 0.0} | state.counters  # states once lacked it
         for name in COUNTERS:
-            setattr(self, name, state.counters.get(name, 0))  # states once lacked some
+            setattr(self, name, counters[name])
         self.saver.plan(self.env_steps)
         self.metrics.restore(state.counters["metrics"], self.env_steps)
 

@@ -21,9 +21,9 @@ class Policy(Protocol):
 class SoftmaxPolicy:
     """Samples from the softmax of the logits.
 
-    Row i keeps its random numbers for `persistence[i]` steps on average, or all for the same. More than 1 makes moves
-    last that are tried: noise correlated in time (Eberhard et al. 2023; on-policy: Hollenstein et al. 2024). The log
-    probabilities are the softmax's, as if the noise were new at every step.
+    Row i keeps its random numbers for `persistence[i]` steps on average; one number stands for all rows. More than 1
+    makes moves last that are tried: noise correlated in time (Eberhard et al. 2023; on-policy: Hollenstein et al.
+    2024). The log probabilities are the softmax's, as if the noise were new at every step.
     """
 
     def __init__(self, persistence: ArrayLike = 1.0) -> None:

@@ -81,7 +81,7 @@ class Worker:
         torch.manual_seed(int(sequence.generate_state(1)[0]))
         generator = np.random.default_rng(sequence)
         self.exploration = self._exploration(generator)
-        self.explores = self.exploration > self.exploration.min()
+        self.unreported = self.exploration > self._least_exploration()
         self.policy = self._policy()
         seeds = [int(seed) for seed in generator.integers(TRAINING_SEEDS, 2**31 - 1, self.envs)]
         self.observations, info = reset_with_seeds(self.env, seeds)
@@ -130,10 +130,19 @@ class Worker:
     def _exploration(self, generator: np.random.Generator) -> Array:
         """How each environment explores, `[E]`: the persistence of its noise, or its final epsilon."""
         config, first = self.task.config, self.task.index * self.envs
-        assert config.exploration_persistence and config.epsilon_final and config.epsilon_probabilities
         if self.heads == "policy-value":
+            assert config.exploration_persistence
             return np.take(config.exploration_persistence, range(first, first + self.envs), mode="wrap")
+        assert config.epsilon_final and config.epsilon_probabilities
         return sample_final_epsilons(config.epsilon_final, config.epsilon_probabilities, self.envs, generator)
+
+    def _least_exploration(self) -> float:
+        """Of the environments whose episodes are reported: the run's least, or this worker's where it is drawn."""
+        config = self.task.config
+        if self.heads == "policy-value":
+            assert config.exploration_persistence and config.processes
+            return min(config.exploration_persistence[: config.processes * self.envs])
+        return float(self.exploration.min())
 
     def _policy(self) -> SoftmaxPolicy | EpsilonGreedyPolicy:
         if self.heads == "policy-value":
@@ -195,9 +204,9 @@ class Worker:
     def _count_episodes(self, fragment: Fragment, t: int, done: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
         self.returns += np.where(self.resetting, 0.0, fragment.rewards[t])
         self.lengths += ~self.resetting
-        fragment.episode_returns[t] = np.where(done, self.returns, np.nan)
-        fragment.episode_lengths[t] = np.where(done, self.lengths, 0)
-        fragment.episode_returns[t, self.explores] = np.nan
+        reported = done & ~self.unreported
+        fragment.episode_returns[t] = np.where(reported, self.returns, np.nan)
+        fragment.episode_lengths[t] = np.where(reported, self.lengths, 0)
         self.returns[done] = 0
         self.lengths[done] = 0
         self.resetting = done

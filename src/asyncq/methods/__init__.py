@@ -31,7 +31,7 @@ class Method(Protocol):
         """
 
     def loss(self, network: nn.Module, minibatch: Any, config: TrainConfig, /) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar loss on a minibatch, and its parts for the report."""
+        """The scalar loss on a minibatch, and its parts for the report; the learner averages an `advantage_square`."""
 
 
 METHODS: dict[str, Method] = {

@@ -1,7 +1,8 @@
-"""A3C: advantage actor-critic on fragments (Mnih et al. 2016, algorithm S3), with V-trace for those that are stale.
+"""A3C: advantage actor-critic on fragments (Mnih et al. 2016, algorithm S3).
 
-As in IMPALA (Espeholt et al. 2018) one forward pass over whole fragments gives both what is learned and what it is
-learned from. A fragment may be learned from more than once: the policy's step is then bounded, as in PPO.
+With V-trace for stale ones, as in IMPALA (Espeholt et al. 2018), one forward pass over whole fragments gives both what
+is learned and what it is learned from; without, that is from the values that the workers' networks gave. A fragment may
+be learned from more than once: the policy's step is then bounded, as in PPO.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def loss(network: nn.Module, batch: Batch, config: TrainConfig) -> tuple[Tensor,
     """Policy gradient, value error and entropy bonus: the scalar loss, and its parts for the report.
 
     Targets and advantages are by the network as it is now, with V-trace; without, by what the worker's network said
-    when it played: GAE(lambda). Normalised advantages are in units of what they were in the updates before.
+    when it played: GAE(lambda). Normalised advantages are in units of `batch.advantage_square`'s root.
     """
     assert config.trace_lambda is not None and config.policy_clip is not None
     corrected = config.correction == "vtrace"

@@ -21,7 +21,7 @@ class Batch(NamedTuple):
 
     `env_steps` is how far the run has come, for what changes with it. `memories[C, E, M]`: what a network with an LSTM
     remembered as each of C sequences of T/C steps began; none without. `advantage_square` is the mean square of the
-    advantages in the updates before, 0 if there were none.
+    advantages in updates before this batch, 0 if it is not known.
     """
 
     observations: Tensor
