@@ -237,8 +237,8 @@ class Learner:
 
     def _average_in(self, advantage_square: float) -> None:
         if math.isfinite(advantage_square):
-            known = min(self.updates, ADVANTAGES_OF_UPDATES) if self.advantage_square else 1
-            self.advantage_square += (advantage_square - self.advantage_square) / known
+            updates = min(self.updates, ADVANTAGES_OF_UPDATES) if self.advantage_square else 1
+            self.advantage_square += (advantage_square - self.advantage_square) / updates
 
     def _count_bad_batch(self, batch: Batch) -> None:
         """Raises NumbersWentBad, with batch and state saved, once there have been too many."""
