@@ -74,7 +74,6 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
         "layer_norm": True,
         "trace_lambda": 0.9,
         "normalise_advantages": False,
-        "max_grad_norm": 10.0,  # Muon's steps have one length anyway; 0.5 takes weight from what is rare
     },
     ("a3c", "vector"): {
         **_A3C,
