@@ -35,11 +35,12 @@ def test_weights_for_another_environment_are_refused(tmp_path: Path) -> None:
         ("a3c", {"greedy": True}, "greedy"),
         ("n-step-q", {}, "epsilon-greedy 0.001"),
         ("n-step-q", {"greedy": True}, "greedy"),
+        ("n-step-q", {"epsilon": 0.0}, "greedy"),
     ],
 )
-def test_policies_go_by_method_and_flags(method: str, settings: dict[str, bool], name: str, tmp_path: Path) -> None:
+def test_policies_go_by_method_and_flags(method: str, settings: dict[str, Any], name: str, tmp_path: Path) -> None:
     weights = untrained(tmp_path / "w.h5", "CartPole-v1", method)
-    agent = Agent(AgentConfig(path=str(weights), **settings))  # type: ignore[arg-type]
+    agent = Agent(AgentConfig(path=str(weights), **settings))
     assert agent.policy_name == name
     outputs, _ = agent.consider(np.zeros((3, 4), np.float32), agent.no_memory(3))
     actions = agent.choose(outputs, torch.Generator())

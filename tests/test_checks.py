@@ -74,7 +74,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"deterministic": True, "queue_size": 2}, "--deterministic needs --queue-size 1, not 2"),
     ({"epsilon_final": (0.1, 0.2, 1.5)}, "between 0 and 1"),
     ({"epsilon_probabilities": (0.4, 0.3, 0.4)}, "add up to 1"),
-    ({"epsilon_probabilities": (-0.4, 0.7, 0.7)}, "positive"),
+    ({"epsilon_probabilities": (-0.4, 0.7, 0.7)}, "not be negative"),
     ({"method": "a3c", "target_interval": 100}, "no target network"),
     ({"method": "n-step-q", "entropy_coefficient": 0.01}, "--epsilon-final instead"),
     ({"learning_rate": 1e-4, "final_learning_rate": 1e-3}, "only falls"),

@@ -14,7 +14,7 @@ import torch
 
 from asyncq import evaluating
 from asyncq.agent import Agent, read_weights
-from asyncq.envs import describe
+from asyncq.envs import describe, describe_2016
 from asyncq.errors import UsageError
 from asyncq.evaluating import (
     EvaluateConfig,
@@ -112,10 +112,13 @@ def test_the_interval_is_students() -> None:
         ("PongNoFrameskip-v4", "sampled", 6),
         ("ALE/Pong-v5", "greedy", 6),
         ("CartPole-v1", "greedy", 6),
+        ("2016 BreakoutNoFrameskip-v4", "greedy", 2),
+        ("2016 Breakout-v4", "greedy", 6),
     ],
 )
 def test_games_that_can_only_repeat_count_once(env: str, policy: str, different: int) -> None:
-    agent = SimpleNamespace(spec=describe(env), policy_name=policy)
+    spec = describe_2016(env[5:], 4) if env.startswith("2016") else describe(env)
+    agent = SimpleNamespace(spec=spec, policy_name=policy)
     games = [Game(seed, score, 900) for seed, score in enumerate([-3.0, -3.0, -3.0, 5.0, 5.0, 5.0])]
     assert different_games(agent, games) == different  # type: ignore[arg-type]
     low, high = confidence_interval([game.score for game in games], different) or (0, 0)

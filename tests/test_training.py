@@ -246,12 +246,21 @@ def test_a_deterministic_run_replaces_no_worker(tmp_path: Path, monkeypatch: pyt
     assert "the cable is loose; with --deterministic it is not replaced" in done.stderr
 
 
-def test_a_batch_that_the_queue_cannot_hold_is_refused(tmp_path: Path) -> None:
-    flags = ["--env", "CartPole-v1", "--processes", 2, "--n-step", 8, "--envs-per-process", 4, "--batch-size", 100]
+@pytest.mark.parametrize(
+    ("settings", "holds", "advice"),
+    [
+        (["--processes", 2], 64, "give --queue-size 2"),
+        (["--deterministic"], 32, "give a longer --n-step or more --envs-per-process"),
+    ],
+)
+def test_a_batch_that_the_queue_cannot_hold_is_refused(
+    settings: list[Any], holds: int, advice: str, tmp_path: Path
+) -> None:
+    flags = ["--env", "CartPole-v1", "--n-step", 8, "--envs-per-process", 4, "--batch-size", 100, *settings]
     done = asyncq("train", *flags, "--run-dir", tmp_path / "run")
     assert done.returncode == 2
-    assert "--batch-size 100 is more than the 64 env steps that the queue holds" in done.stderr
-    assert "give --queue-size 2" in done.stderr
+    assert f"--batch-size 100 is more than the {holds} env steps that the queue holds" in done.stderr
+    assert advice in done.stderr
 
 
 def test_a_run_killed_at_any_moment_goes_on_from_its_last_state(tmp_path: Path) -> None:

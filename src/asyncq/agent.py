@@ -183,4 +183,6 @@ def _policy(heads: str, config: AgentConfig) -> tuple[Policy, str]:
     if config.sample:
         raise UsageError("--sample is for a3c; action values are played with --greedy or --epsilon")
     epsilon = EPSILON if config.epsilon is None else config.epsilon
+    if epsilon == 0:
+        return GreedyPolicy(), "greedy"
     return EpsilonGreedyPolicy(np.array([epsilon])), f"epsilon-greedy {epsilon:g}"

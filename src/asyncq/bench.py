@@ -6,6 +6,7 @@ very worker and learner of a training; C cores that did nothing else would train
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import statistics
@@ -128,8 +129,7 @@ def _send_rates(sender: Connection, config: TrainConfig, spec: EnvironmentSpec, 
     learner_task, (worker_task,) = tasks(alone, spec, shared, device, Run(Path()), reports)
     learner, worker = Learner(learner_task), Worker(worker_task)
     learner.publish()
-    actions = np.random.default_rng(1).integers(spec.actions, size=(64, worker.envs))
-    turns = iter(range(sys.maxsize))
+    actions = itertools.cycle(np.random.default_rng(1).integers(spec.actions, size=(64, worker.envs)))
 
     fragments = []
     for _ in range(alone.queue_size):
@@ -146,7 +146,7 @@ def _send_rates(sender: Connection, config: TrainConfig, spec: EnvironmentSpec, 
 
     sender.send(
         {
-            "env_sps": worker.envs * rate(lambda: worker.env.step(actions[next(turns) % 64]), seconds),
+            "env_sps": worker.envs * rate(lambda: worker.env.step(next(actions)), seconds),
             "inference_sps": worker.envs * rate(worker.choose, seconds),
             "learner_sps": alone.queue_size * _steps(config) * rate(learn, seconds),
         }

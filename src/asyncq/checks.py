@@ -78,9 +78,10 @@ def check_queue(config: TrainConfig) -> None:
     assert config.batch_size
     if config.batch_size > config.queue_steps:
         lanes = -(-config.batch_size * config.queue_size // config.queue_steps)
+        room = "a longer --n-step or more --envs-per-process" if config.deterministic else f"--queue-size {lanes}"
         raise UsageError(
             f"--batch-size {config.batch_size} is more than the {config.queue_steps} env steps that the queue holds; "
-            f"make it smaller, or give --queue-size {lanes}"
+            f"make it smaller, or give {room}"
         )
 
 
@@ -146,7 +147,7 @@ def _check_epsilons(config: TrainConfig) -> None:
             "give one probability for each epsilon"
         )
     if probabilities is not None and (any(p < 0 for p in probabilities) or not abs(sum(probabilities) - 1) < 1e-6):
-        raise UsageError(f"--epsilon-probabilities {probabilities} must be positive and add up to 1")
+        raise UsageError(f"--epsilon-probabilities {probabilities} must not be negative, and add up to 1")
 
 
 def _check_persistence(config: TrainConfig) -> None:

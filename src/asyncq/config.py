@@ -46,7 +46,7 @@ class TrainConfig:
     env: Annotated[str, alias("--game")] = "ALE/Pong-v5"
     """Gymnasium id with discrete actions and image or vector observations."""
     imports: Imports = ()
-    """Modules that register third-party environments; imported in every process."""
+    """Modules that register third-party environments; imported in every process that makes some."""
     env_kwargs: Assignments = ()
     """Arguments of the environment's constructor, as NAME=VALUE, for environments other than Atari."""
     processes: AutoInt = None
@@ -171,7 +171,8 @@ class TrainConfig:
     resume: OpenStr = None
     """Go on with a run: its directory; or auto, to go on with --run-dir where there is a run, else begin it."""
     worker_timeout: float = 120.0
-    """Seconds without a sign of life after which a worker counts as hanging, and is replaced."""
+    """Seconds without a sign of life after which a worker counts as hanging, and is replaced; at least 600
+    while it starts."""
     max_restarts: int = 100
     """How many workers that died or hung are replaced; one more ends the run."""
     max_learner_restarts: int = 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from asyncq.devices import has_fast_bf16
+from asyncq.devices import choose_device, has_fast_bf16
 from asyncq.envs import describe
 from asyncq.errors import UsageError, install
 from asyncq.flags import AutoInt
@@ -175,8 +175,7 @@ def gpu() -> Finding:
 
 
 def precision() -> Finding:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    fast = has_fast_bf16(device)
+    fast = has_fast_bf16(choose_device("auto"))
     return Finding(Level.OK, "precision", "bf16 in hardware" if fast else "float32; bf16 would be slower here")
 
 

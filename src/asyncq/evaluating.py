@@ -230,10 +230,12 @@ def summarise(agent: Agent, config: EvaluateConfig, games: list[Game]) -> dict[s
 def different_games(agent: Agent, games: list[Game]) -> int:
     """How many of the games are no repetitions.
 
-    Without sticky actions chance has no part in an Atari game but for the up to 30 no-ops it begins with, so that a
-    greedy policy plays one game for each number of them.
+    Without sticky actions and random frame skips chance has no part in an Atari game but for the up to 30 no-ops it may
+    begin with, so that a greedy policy plays one game for each number of them.
     """
-    if agent.policy_name == "greedy" and agent.spec.family == "atari" and not agent.spec.sticky:
+    spec = agent.spec
+    chance = spec.sticky or spec.random_frame_skip or not spec.family.startswith("atari")
+    if agent.policy_name == "greedy" and not chance:
         return len({(game.score, game.steps) for game in games})
     return len(games)
 

@@ -15,13 +15,13 @@ from asyncq.checks import flag
 from asyncq.config import TrainConfig
 from asyncq.errors import UsageError
 from asyncq.storage.files import write_whole
-from asyncq.storage.state_file import load_state, newest_state
+from asyncq.storage.state_file import newest_state
 
 LASTING = (
     "method", "env", "imports", "env_kwargs", "network", "layer_norm", "dueling", "recurrent", "frame_stack",
     "frame_size", "frame_skip", "optimizer",
 )  # fmt: skip
-"""Settings that the saved state depends on; all others may change when a run goes on."""
+"""Settings that the saved state depends on; all others but the preset may change when a run goes on."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Run:
     def again(self, say: Callable[[str], None]) -> Run:
         """The same run from its newest state that can be read, or anew if none was saved. Raises UsageError."""
         state = newest_state(self.directory, say)
-        env_steps = 0 if state is None else int(load_state(state).counters["env_steps"])
+        env_steps = 0 if state is None else int(state.stem)
         for pattern in ("*/.*.h5.*", ".*.h5.*", ".*.json*.*"):  # of writes that were killed
             for left in self.directory.glob(pattern):
                 left.unlink()

@@ -68,8 +68,9 @@ class Supervisor:
             elif place.process.exitcode is not None:
                 code, cause = place.process.exitcode, self._last_line(place.errors)
                 self._replace(place, f"ended with exit code {code}{cause}")
-            elif self._status.idle_seconds(place.task.index) > self._patience(place):
-                self._replace(place, f"did nothing for {self._patience(place):g} s (--worker-timeout)")
+            elif self._status.idle_seconds(place.task.index) > (limit := self._patience(place)):
+                why = "--worker-timeout" if limit == self._config.worker_timeout else "it was starting"
+                self._replace(place, f"did nothing for {limit:g} s ({why})")
 
     def _patience(self, place: WorkerPlace) -> float:
         """Seconds of silence that are allowed; importing torch and making environments gives no sign of life."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 HELP = {
     "emulation": "only more or faster cores help",
     "inference": "a smaller --network or more --envs-per-process helps",
-    "learning": "fewer --passes, a larger --batch-size, a smaller --network or a GPU helps",
+    "learning": "fewer --passes, a larger --batch-size, a smaller --network or a (faster) GPU helps",
 }
 SHORT = 0.05
 """Waits below this share of the time are the ordinary taking of turns."""
