@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from asyncq.cli import run
+from asyncq.cli import base_of, run
 from asyncq.config import TrainConfig
 from asyncq.errors import UsageError
 from asyncq.storage.state_file import TrainingState, save_state
@@ -187,6 +187,15 @@ def test_another_environment_than_that_of_the_run_is_refused_before_its_settings
     (tmp_path / "config.json").write_text('{"method": "a3c", "env": "CartPole-v1", "network": "mlp"}')
     with pytest.raises(UsageError, match=r"--env cannot change when a run goes on: in .* it is CartPole-v1"):
         run(["train", "--resume", str(tmp_path), flag, "PongNoFrameskip-v4"])
+
+
+@pytest.mark.parametrize("again", ["resume", "config"])
+def test_what_a_quiet_run_is_followed_by_is_not_quiet(again: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"method": "a3c", "env": "CartPole-v1", "quiet": true}')
+    file, flags = (str(tmp_path / "config.json"), []) if again == "config" else (None, ["--resume", str(tmp_path)])
+    base = base_of(file, flags)
+    assert base is not None
+    assert not base.quiet
 
 
 def test_a_name_that_no_file_can_have_is_one_line_and_status_2() -> None:

@@ -122,7 +122,10 @@ def _train(arguments: list[str]) -> int:
 
 
 def base_of(config: str | None, flags: list[str]) -> TrainConfig | None:
-    """What the flags change: the configuration of the run that goes on, or else the one in the file `--config`."""
+    """What the flags change: the configuration of the run that goes on, or else the one in the file `--config`.
+
+    Whether it was quiet is of the command that said so alone.
+    """
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--resume", nargs="?")
     finder.add_argument("--run-dir", "--run_dir", nargs="?")
@@ -138,7 +141,7 @@ def base_of(config: str | None, flags: list[str]) -> TrainConfig | None:
             if getattr(found, fixed) not in (None, getattr(base, fixed)):
                 value = getattr(base, fixed)
                 raise UsageError(f"--{fixed} cannot change when a run goes on: in {directory} it is {value}")
-        return base
+        return dataclasses.replace(base, quiet=False)
     if config is None:
         return None
     if not config:
@@ -148,7 +151,7 @@ def base_of(config: str | None, flags: list[str]) -> TrainConfig | None:
         if (wanted := getattr(found, fixed)) not in (None, getattr(base, fixed)):
             chose = getattr(base, fixed)
             raise UsageError(f"--config {config} has what {chose} chose; for {wanted} start without --config")
-    return base
+    return dataclasses.replace(base, quiet=False)
 
 
 def parse(kind: type[Config], command: str, arguments: list[str], default: Config | None = None) -> Config:
