@@ -152,7 +152,7 @@ def test_of_several_runs_those_with_nothing_to_draw_are_left_out(
     assert labels(lines_of(runs, RETURNS)) == [("a3c", 1)]
     said = capsys.readouterr().err
     assert said.count("asyncq: left out: ") == 3 and "pong.mp4: there is no run in it" in said
-    assert "empty/metrics.jsonl holds no report yet" in said and "nan has a value of episodic_return yet" in said
+    assert "empty/metrics.jsonl holds no report yet" in said and "nan has a value of episodic_return; --y sps" in said
     with pytest.raises(UsageError, match="none of these runs has anything to draw yet"):
         lines_of(runs[1:], RETURNS)
 
@@ -166,7 +166,7 @@ def test_runs_with_nothing_to_draw_are_refused(tmp_path: Path) -> None:
     (young / "metrics.jsonl").write_text('{"env_steps": 0, "seconds": 5, "updates": 0, "losses": {}}')
     with pytest.raises(UsageError, match="holds no report yet"):
         lines_of([young], Wanted("env-steps", "losses.policy"))
-    with pytest.raises(UsageError, match="has a value of episodic_return yet"):
+    with pytest.raises(UsageError, match="has a value of episodic_return; --y sps, for one, can be drawn"):
         lines_of([a_run(tmp_path / "early", {100: None, 200: None})], RETURNS)
     (a_run(tmp_path / "bare", {100: 1.0}) / "config.json").unlink()
     with pytest.raises(UsageError, match=r"config\.json cannot be read"):

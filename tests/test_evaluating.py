@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,6 +89,18 @@ def test_a_player_that_dies_is_noticed(
     with pytest.raises(PlayerDied, match="died"):
         list(play_games(config, others, range(2)))
     assert "do not fit its network" in capfd.readouterr().err
+
+
+def test_stopping_says_how_many_games_were_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> Iterator[Game]:
+        yield Game(seed=0, score=9.0, steps=9)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("asyncq.evaluating.play_games", interrupted)
+    assert evaluate(EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1")))) == 130
+    assert capsys.readouterr() == ("", "asyncq: stopped after 1 of 30 games\n")
 
 
 def test_all_games_are_played_with_the_weights_that_were_read(tmp_path: Path) -> None:

@@ -534,11 +534,14 @@ def poisoned(learner: Learner, rewards: float) -> Batch:
 
 
 def test_an_update_whose_gradient_is_no_number_is_skipped_and_counted(tmp_path: Path) -> None:
-    learner, _ = make_learner(tmp_path)
+    learner, reports = make_learner(tmp_path)
     before = learner.weights.clone()
     learner._take_in(poisoned(learner, float("nan")))
     assert torch.equal(learner.weights, before)
     assert (learner.updates, learner.metrics.skipped_updates) == (0, 1)
+    assert "a smaller --learning-rate may help" in reports.recv()["warning"]
+    learner._take_in(poisoned(learner, float("inf")))
+    assert not reports.poll(), "all in a row have one warning"
     learner._take_in(poisoned(learner, 1.0))
     assert not torch.equal(learner.weights, before)
     assert learner.weights.isfinite().all()

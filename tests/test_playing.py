@@ -226,6 +226,28 @@ def test_closing_the_window_keeps_the_video(tmp_path: Path, monkeypatch: pytest.
     assert video.stat().st_size > 1000
 
 
+@pytest.mark.parametrize("suffix", ["gif", "mp4"])
+def test_stopping_keeps_what_was_recorded(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    choices = 0
+
+    def choose(self: Agent, outputs: Outputs, generator: torch.Generator) -> Array:
+        nonlocal choices
+        choices += 1
+        if choices > 5:
+            raise KeyboardInterrupt
+        return np.array([choices % 2])
+
+    monkeypatch.setattr(Agent, "choose", choose)
+    video = tmp_path / f"game.{suffix}"
+    path = untrained(tmp_path / "w.h5", "CartPole-v1")
+    assert play(PlayConfig(path=str(path), record=str(video))) == 130
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".h5"] == [video.name]
+    assert f"stopped; what was played so far is in {video}" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only there does DISPLAY name the screen")
 def test_a_screen_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pygame")

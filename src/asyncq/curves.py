@@ -112,7 +112,7 @@ def curve_of(run: Path, wanted: Wanted) -> Curve:
     along = "seconds" if wanted.x == "seconds" else "env_steps"
     points = {report[along]: report[wanted.y] for report in reports if math.isfinite(report.get(wanted.y, math.nan))}
     if not points:
-        raise NothingToDraw(f"no report of {run} has a value of {wanted.y} yet")
+        raise NothingToDraw(f"no report of {run} has a value of {wanted.y}; --y sps, for one, can be drawn")
     x, y = np.array(sorted(points.items()), dtype=float).T
     return Curve(run, config, x * (config.frame_skip or 1) if wanted.x == "frames" else x, smoothed(y, wanted.smooth))
 

@@ -143,7 +143,7 @@ def space(run_dir: Path) -> Finding:
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        mend = f"choose another --run-dir (docker run -v, or -u {os.getuid()})"
+        mend = f"choose another --run-dir (in a container: docker run -v, or -u {os.getuid()})"
         return Finding(Level.ERROR, "run directory", f"{folder} cannot be written: {error.strerror}; {mend}")
     free = shutil.disk_usage(folder).free
     text = f"{folder} can be written, {free / 1e9:.1f} GB are free"

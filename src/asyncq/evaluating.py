@@ -90,6 +90,9 @@ def evaluate(config: EvaluateConfig) -> int:
         except PlayerDied as error:
             print(f"asyncq: {error}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print(f"asyncq: stopped after {len(games)} of {config.episodes} games", file=sys.stderr)
+            return 130
     games.sort(key=lambda game: game.seed)
     result = summarise(agent, config, games)
     print(json.dumps(result) if config.json else _sentence(result))
@@ -254,7 +257,7 @@ def _sentence(result: dict[str, Any]) -> str:
     games = "1 game" if result["episodes"] == 1 else f"{result['episodes']} games"
     if (different := result["different_games"]) < result["episodes"]:
         games += f", {different} of them different"
-    certain = "95% of the mean {:.2f} to {:.2f}; ".format(*interval) if interval else ""
+    certain = "95% confidence {:.2f} to {:.2f}; ".format(*interval) if interval else ""
     return (
         f"{result['env']}: {result['mean']:.2f} ± {result['std']:.2f} over {games} "
         f"({certain}median {result['median']:g}, min {result['min']:g}, max {result['max']:g}; "

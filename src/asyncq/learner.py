@@ -243,6 +243,9 @@ class Learner:
     def _count_bad_batch(self, batch: Batch) -> None:
         """Raises NumbersWentBad, with batch and state saved, once there have been too many."""
         self.bad_batches += 1
+        if self.bad_batches == 1:
+            warning = "no gradient of a batch was finite: its updates are skipped; a smaller --learning-rate may help"
+            self.task.reports.send({"warning": warning})
         if self.bad_batches < BAD_BATCHES:
             return
         arrays = {name: array for name, array in batch._asdict().items() if isinstance(array, Tensor)}

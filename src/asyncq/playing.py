@@ -84,8 +84,8 @@ def play(config: PlayConfig) -> int:
                 score = _play_game(player, env, config.seed + game, shows, overlay)
                 print(f"game {game + 1}: {score:g}", flush=True)
     except KeyboardInterrupt:
-        if record and record.exists() and record.stat().st_mtime >= began:
-            print(f"asyncq: stopped; what was played so far is in {record}", file=sys.stderr)
+        recorded = record and record.exists() and record.stat().st_mtime >= began
+        print("asyncq: stopped" + f"; what was played so far is in {record}" * bool(recorded), file=sys.stderr)
         return 130
     finally:
         env.close()

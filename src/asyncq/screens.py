@@ -38,7 +38,7 @@ def has_screen() -> bool:
 
 @contextlib.contextmanager
 def video(path: Path, fps: float) -> Iterator[Show]:
-    """Write pictures to an .mp4 or .gif file, whole or not at all; to a .gif also those before an error.
+    """Write pictures to an .mp4 or .gif file; those before Ctrl-C, too, and to a .gif those before any error.
 
     Raises UsageError if it cannot be written.
     """
@@ -88,6 +88,7 @@ def _mp4(path: Path, fps: float) -> Iterator[Show]:
         raise UsageError(f"cannot record {path}: {one_line(error)}; {hint}") from error
     temporary = path.absolute().with_name(f".{path.stem}.{os.getpid()}.mp4")
     shown = 0
+    interrupted = False
     try:
         writer: Any
         with imageio.get_writer(temporary, fps=fps, macro_block_size=2, ffmpeg_log_level="quiet") as writer:
@@ -100,12 +101,18 @@ def _mp4(path: Path, fps: float) -> Iterator[Show]:
                     raise UsageError(f"cannot write {path}: the video encoder ended") from error
                 shown += 1
 
-            yield show
+            try:
+                yield show
+            except KeyboardInterrupt:
+                interrupted = True
         if _frames(temporary, ffmpeg) < shown:  # the encoder itself does not say that it failed
             raise UsageError(f"cannot write {path}: the video encoder failed; is the disk full?")
-        os.replace(temporary, path)
+        if shown:
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 def _frames(path: Path, ffmpeg: str) -> int:

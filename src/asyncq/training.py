@@ -109,7 +109,7 @@ def attempt(
 
         for line in news:
             say(line)
-        if run.resumed_at is not None:
+        if run.resumed_at:
             say(f"goes on from {run.resumed_at:,} env steps")
         supervisor = Supervisor(learner, workers, say, recorder.log)
         reports_out.close()
