@@ -42,6 +42,8 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path) -> None:
         (["train", "--import", "no_such_module", "--env", "CartPole-v1"], "no_such_module"),
         (["train", "--config", "absent.json"], "cannot be read"),
         (["train", "--no-such-flag", "3"], "--no-such-flag"),
+        (["train", "CartPole-v1"], "asyncq train --env CartPole-v1"),
+        (["train", "--env"], "Missing value for argument '--game/--env'; asyncq"),
         (["train", "--processes", "many"], "'many' is no INT"),
         (["train", "--total-steps", "much"], "'much' is no INT"),
         (["train", "--total-steps", "1.5"], "'1.5' is no INT"),

@@ -110,6 +110,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
+    if arguments and not arguments[0].startswith("-"):
+        first = arguments[0]
+        raise UsageError(f"{first} stands behind no flag; if it is an environment: asyncq train --env {first}")
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", nargs="?", const="")
     found, flags = finder.parse_known_args(arguments)
@@ -188,6 +191,7 @@ def in_one_line(box: str) -> str:
     reason = re.sub(
         r"no type matching (\{None\}\|)?(.+) could be instantiated from \[(.*)\]\.", r"\3 is no \2", paragraph
     )
+    reason = reason.replace("Expected 1 values.", "").rstrip(". ")
     if "Perhaps you meant:" not in lines:
         return reason
     return f"{reason}; perhaps you meant {lines[lines.index('Perhaps you meant:') + 1]}"

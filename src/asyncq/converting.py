@@ -112,7 +112,8 @@ def info(config: InfoConfig) -> int:
         writer += f" with {keras['backend']}, {keras['data_format']}"
         writer += "" if is_keras_file(content) else ", converted"
     count = sum(value.size for value in weights.parameters.values())
-    parts = (", LayerNorm" if trained.layer_norm else "") + (", LSTM" if trained.recurrent else "")
+    own = ":" in (trained.network or "")  # it never learns of --layer-norm
+    parts = (", LayerNorm" if trained.layer_norm and not own else "") + (", LSTM" if trained.recurrent else "")
     lines = {
         "file": f"{config.file}, {len(content):,} bytes",
         "written by": writer,
