@@ -33,7 +33,13 @@ def test_a_gpu_learns_while_the_cores_play() -> None:
     ("slow", "said"), [("env_sps", "emulation"), ("inference_sps", "inference"), ("learner_sps", "learning")]
 )
 def test_the_slowest_part_is_the_limit(slow: str, said: str) -> None:
-    assert limit({**PARTS, slow: 100.0}).startswith(said)
+    assert limit({**PARTS, "cores": 2, "device": "cpu", slow: 100.0}).startswith(said)
+
+
+@pytest.mark.parametrize(("cores", "said"), [(2, "emulation"), (16, "learning")])
+def test_a_gpus_learning_is_the_limit_only_where_the_cores_play_faster(cores: int, said: str) -> None:
+    parts = {"env_sps": 4e3, "inference_sps": 20e3, "learner_sps": 20e3}
+    assert limit({**parts, "cores": cores, "device": "cuda"}).startswith(said)
 
 
 def test_a_rate_is_calls_a_second_and_a_pause_of_the_machine_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

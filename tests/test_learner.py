@@ -549,7 +549,7 @@ def test_an_update_whose_gradient_is_no_number_is_skipped_and_counted(tmp_path: 
 
 
 def test_too_many_of_them_in_a_row_end_the_run_with_state_and_samples_kept(tmp_path: Path) -> None:
-    learner, _ = make_learner(tmp_path)
+    learner, _reports = make_learner(tmp_path)
     before = learner.weights.clone()
     for _ in range(BAD_BATCHES - 1):
         learner._take_in(poisoned(learner, float("inf")))

@@ -276,6 +276,25 @@ def test_a_worker_reports_nothing_where_only_others_explore_least(processes: int
     assert ended.any() == reported
 
 
+def test_epsilons_are_the_runs_and_stay_where_a_worker_is_replaced() -> None:
+    """The least of them are those of one of the run's environments, of whichever worker."""
+
+    def worker(index: int, restarts: int = 0) -> Worker:
+        task, _, _ = make_task(
+            envs_per_process=1, processes=8, method="n-step-q",
+            epsilon_final=(0.1, 0.01, 0.5), epsilon_probabilities=(0.4, 0.3, 0.3),
+        )  # fmt: skip
+        made = Worker(dataclasses.replace(task, index=index, restarts=restarts))
+        made.env.close()
+        return made
+
+    workers = [worker(index) for index in range(8)]
+    epsilons = [float(worker.exploration[0]) for worker in workers]
+    assert len(set(epsilons)) > 1
+    assert [bool(worker.unreported[0]) for worker in workers] == [each > min(epsilons) for each in epsilons]
+    assert [float(worker(index, restarts=1).exploration[0]) for index in range(8)] == epsilons
+
+
 def test_stacks_of_images_are_those_that_were_played() -> None:
     task, _, _ = make_task(env=PIXELS)
     worker = Worker(task)

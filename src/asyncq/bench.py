@@ -98,7 +98,8 @@ def bench(config: BenchConfig) -> int:
     result["ideal_sps"] = ideal_sps(result, usable_cores(), device)
     result["train_sps"] = mean_sps(short_training(training, 6 * config.seconds))
     result["efficiency"] = result["train_sps"] / result["ideal_sps"]
-    result |= {"cores": usable_cores(), "device": device, "limit": limit(result)}
+    result |= {"cores": usable_cores(), "device": device}
+    result["limit"] = limit(result)
     print(json.dumps(result) if config.json else table(result, training))
     return 0
 
@@ -255,10 +256,13 @@ def _reports_of(process: subprocess.Popen[bytes], metrics: Path, seconds: float)
     return reports
 
 
-def limit(result: dict[str, float]) -> str:
-    """What costs most, and what would help."""
-    parts = {"env_sps": "emulation", "inference_sps": "inference", "learner_sps": "learning"}
-    return dearest_part({part: 1 / result[name] for name, part in parts.items()})
+def limit(result: dict[str, Any]) -> str:
+    """What costs most, and what would help; a GPU learns while the cores play."""
+    playing = {"emulation": 1 / result["env_sps"], "inference": 1 / result["inference_sps"]}
+    learning = {"learning": 1 / result["learner_sps"]}
+    if result["device"] == "cpu":
+        return dearest_part(playing | learning)
+    return dearest_part(learning if learning["learning"] > sum(playing.values()) / result["cores"] else playing)
 
 
 def table(result: dict[str, Any], config: TrainConfig) -> str:

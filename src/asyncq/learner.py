@@ -142,6 +142,7 @@ class Learner:
     def _drain(self) -> list[Fragment]:
         """Enough fragments for one batch, in order; fewer if no more came for a while, or a stop was asked for."""
         assert self.config.batch_size
+        self.metrics.queue_fill.append(self.task.queue.fill)
         fragments: list[Fragment] = []
         deadline = 0.0
         while sum(fragment.mask.size for fragment in fragments) < self.config.batch_size:
@@ -161,7 +162,6 @@ class Learner:
             fragment.cut(self.config.total_steps - self.env_steps)
             self.env_steps += int(fragment.mask.sum())
             self.metrics.add_fragment(fragment, self.updates)
-        self.metrics.queue_fill.append(self.task.queue.fill)
 
     def to_device(self, fragments: Sequence[Fragment]) -> Batch:
         """Copy the fragments out of their slots, side by side."""

@@ -210,7 +210,7 @@ def follow(supervisor: Supervisor, reports: Connection, recorder: Recorder, disp
                 recorder.record(report)
                 display.report(report)
         except EOFError:
-            supervisor.learner.join(1)
+            supervisor.learner.join(STOP_SECONDS)
             supervisor.watch()
             raise LearnerDied("the learner ended without a word") from None
         display.refresh()
@@ -265,9 +265,10 @@ class Signals:
         now = time.monotonic()
         if number == signal.SIGHUP:
             self.received = max(self.received, 1)
+            self._when = now
         elif now - self._when > SAME_REQUEST_SECONDS:
             self.received += 1
-        self._when = now
+            self._when = now
         self.last = number
 
     def __exit__(self, *error: object) -> None:

@@ -80,8 +80,9 @@ class Worker:
         sequence = np.random.SeedSequence([config.seed, task.index, task.restarts, env_steps])
         torch.manual_seed(int(sequence.generate_state(1)[0]))
         generator = np.random.default_rng(sequence)
-        self.exploration = self._exploration(generator)
-        self.unreported = self.exploration > self._least_exploration()
+        exploration = self._exploration()
+        self.exploration = exploration[task.index * self.envs :][: self.envs]
+        self.unreported = self.exploration > exploration.min()
         self.policy = self._policy()
         seeds = [int(seed) for seed in generator.integers(TRAINING_SEEDS, 2**31 - 1, self.envs)]
         self.observations, info = reset_with_seeds(self.env, seeds)
@@ -127,22 +128,17 @@ class Worker:
             self.policy = self._policy()
         return True
 
-    def _exploration(self, generator: np.random.Generator) -> Array:
-        """How each environment explores, `[E]`: the persistence of its noise, or its final epsilon."""
-        config, first = self.task.config, self.task.index * self.envs
+    def _exploration(self) -> Array:
+        """How each environment of the run explores, worker by worker: its noise's persistence, or its final epsilon."""
+        config = self.task.config
+        assert config.processes
+        everyone = config.processes * self.envs
         if self.heads == "policy-value":
             assert config.exploration_persistence
-            return np.take(config.exploration_persistence, range(first, first + self.envs), mode="wrap")
+            return np.resize(config.exploration_persistence, everyone)
         assert config.epsilon_final and config.epsilon_probabilities
-        return sample_final_epsilons(config.epsilon_final, config.epsilon_probabilities, self.envs, generator)
-
-    def _least_exploration(self) -> float:
-        """Of the environments whose episodes are reported: the run's least, or this worker's where it is drawn."""
-        config = self.task.config
-        if self.heads == "policy-value":
-            assert config.exploration_persistence and config.processes
-            return min(config.exploration_persistence[: config.processes * self.envs])
-        return float(self.exploration.min())
+        generator = np.random.default_rng([config.seed, self.began_at])
+        return sample_final_epsilons(config.epsilon_final, config.epsilon_probabilities, everyone, generator)
 
     def _policy(self) -> SoftmaxPolicy | EpsilonGreedyPolicy:
         if self.heads == "policy-value":

@@ -12,7 +12,7 @@ from asyncq.monitoring.diagnosis import bottleneck, dearest_part
     [
         (0.0, 0.4, 2, "the learner limits, workers wait 40% of the time: fewer --passes"),
         (0.3, 0.0, 2, "the workers limit, the learner waits 30% of the time: more --processes help"),
-        (0.3, 0.0, 4, "the workers limit, the learner waits 30% of the time: more cores help"),
+        (0.3, 0.0, 4, "the workers limit, the learner waits 30% of the time: more or faster cores help"),
         (0.01, 0.02, 4, "nobody waits"),
     ],
 )

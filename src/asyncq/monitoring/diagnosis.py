@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 HELP = {
-    "emulation": "only more or faster cores help",
+    "emulation": "more or faster cores help, or more --processes where environments wait",
     "inference": "a smaller --network or more --envs-per-process helps",
     "learning": "fewer --passes, a larger --batch-size, a smaller --network or a (faster) GPU helps",
 }
@@ -32,5 +32,5 @@ def bottleneck(waits: Mapping[str, float], processes: int, cores: int) -> str:
         return "nobody waits: only more or faster cores help"
     if workers >= learner:
         return f"the learner limits, workers wait {workers:.0%} of the time: {HELP['learning']}"
-    advice = "more --processes help" if processes < cores else "more cores help"
+    advice = "more --processes help" if processes < cores else HELP["emulation"]
     return f"the workers limit, the learner waits {learner:.0%} of the time: {advice}"
