@@ -86,7 +86,7 @@ def test_a_player_that_dies_is_noticed(
 ) -> None:
     config = EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1")))
     others = replace(read_weights(config), parameters={})
-    with pytest.raises(PlayerDied, match="died"):
+    with pytest.raises(PlayerDied, match="died with exit code 1; what it said is above"):
         list(play_games(config, others, range(2)))
     assert "do not fit its network" in capfd.readouterr().err
 

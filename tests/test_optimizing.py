@@ -9,6 +9,7 @@ import torch
 
 from asyncq.config import TrainConfig
 from asyncq.muon import Muon
+from asyncq.networks import make_network
 from asyncq.optimizing import AVERAGED_EVERY, averaging_rate, make_optimizer
 from asyncq.rmsprop import RMSProp
 from asyncq.weights import flatten_parameters
@@ -35,6 +36,33 @@ def test_the_optimizer_moves_the_flat_weights_in_place(name: str) -> None:
     network(torch.tensor([[3.0, 4.0]])).sum().backward()
     optimizer.step()
     assert (flat < before).all()
+
+
+@pytest.mark.parametrize(("name", "shape", "trunks"), [("a3c", (4, 84, 84), 1), ("mlp", (4,), 2)])
+def test_muon_makes_the_hidden_layers_orthogonal_and_leaves_the_rest_to_adam(
+    name: str, shape: tuple[int, ...], trunks: int
+) -> None:
+    network = make_network(name, "policy-value", shape, 3, layer_norm=True)
+    hidden = [
+        value
+        for path, value in network.named_parameters()
+        if "trunk" in path and "norm" not in path and path.endswith("weight") and value.ndim in (2, 4)
+    ]
+    groups = make_optimizer(
+        TrainConfig(optimizer="muon", learning_rate=1.0, optimizer_epsilon=1.0), network
+    ).param_groups
+    orthogonal = [value for group in groups if group["orthogonal"] for value in group["params"]]
+    assert {*map(id, orthogonal)} == {*map(id, hidden)} and len(hidden) > trunks
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+
+
+def test_a_weight_that_is_computed_from_others_is_left_to_adam() -> None:
+    network = make_network("mlp", "q", (4,), 3, layer_norm=False)
+    layer = next(module for module in network.modules() if isinstance(module, torch.nn.Linear))
+    torch.nn.utils.parametrizations.weight_norm(layer)
+    optimizer = make_optimizer(TrainConfig(optimizer="muon", learning_rate=0.25, optimizer_epsilon=1e-5), network)
+    network(torch.ones(1, 4))[0].sum().backward()
+    optimizer.step()
 
 
 def averages(weights: list[float]) -> list[float]:

@@ -32,6 +32,12 @@ def test_values_are_drawn_from_the_least_to_the_greatest() -> None:
     assert bars(picture, BLUE) == [BAR // 2 + 1]
 
 
+def test_all_18_actions_of_a_joystick_stand_beside_ataris_screen() -> None:
+    names = [f"action {action}" for action in range(18)]
+    picture = Overlay(names, probabilities=True).beside(np.zeros((210, 160, 3), np.uint8), 0.0, [0.5] * 18, 17, 0.0)
+    assert (len(bars(picture, BLUE)), len(bars(picture, ORANGE))) == (17, 1)
+
+
 def test_more_actions_than_there_is_room_for_are_left_out() -> None:
     names = [f"action {action}" for action in range(40)]
     picture = Overlay(names, probabilities=True).beside(np.zeros((420, 10, 3), np.uint8), 0.0, [1.0] * 40, 39, 0.0)

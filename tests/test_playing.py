@@ -68,6 +68,19 @@ def test_a_gif_takes_as_long_as_the_game(tmp_path: Path) -> None:
     assert set(durations) == {60, 70}, "the format counts in steps of 10 ms"
 
 
+def test_a_gif_ends_before_it_fills_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screens, "usable_memory", lambda: 8 * 5 * 8 * 8)
+
+    def record() -> None:
+        with screens.video(tmp_path / "game.gif", 15) as show:
+            for brightness in range(0, 240, 8):
+                show(np.full((8, 8, 3), brightness, np.uint8))
+
+    with pytest.raises(UsageError, match=r"an \.mp4 can be longer"):
+        record()
+    assert len(gif_durations(tmp_path / "game.gif")) == 5
+
+
 def test_a_picture_that_stands_still_for_hours_is_cut_short(tmp_path: Path) -> None:
     with screens.video(tmp_path / "game.gif", fps=0.01) as show:
         for brightness in [0] * 20 + [255] * 2:

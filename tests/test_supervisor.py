@@ -11,7 +11,7 @@ import pytest
 
 from asyncq import supervisor
 from asyncq.config import TrainConfig
-from asyncq.status import StatusBoard
+from asyncq.status import StatusBoard, WorkerState
 from asyncq.supervisor import HOPELESS, RunFailed, Supervisor, WorkerPlace
 from asyncq.worker import WorkerTask
 
@@ -49,6 +49,20 @@ def test_a_worker_that_only_fails_ends_the_run_unless_another_has_played(
     with pytest.raises(RunFailed, match="20 is used up" if others_played else "the 5th time in a row, and no worker"):
         watch_forever(watcher)
     assert len(said) == tries - 1
+
+
+def test_workers_that_stood_still_with_everything_else_are_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after Ctrl-Z."""
+    monkeypatch.setattr(supervisor, "start_child", lambda *_, **__: SimpleNamespace(exitcode=None))
+    now, now_ns = time.monotonic(), time.monotonic_ns()
+    status, said = StatusBoard(1), list[str]()
+    learner: Any = SimpleNamespace(status=status, config=TrainConfig(worker_timeout=100))
+    watcher = Supervisor(learner, [WorkerTask(0, *cast(Any, [None] * 5))], said.append, said.append)
+    status.set_state(0, WorkerState.PLAYING)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1000)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns + 10**12)
+    watcher.watch()
+    assert not said and status.idle_seconds(0) < 100
 
 
 def watch_forever(watcher: Supervisor) -> None:

@@ -1,7 +1,7 @@
 """Presets: what a setting is where the user left it open, by the kind of observation, the method and the network.
 
 `fast` is the best known here. `paper` is Mnih et al. 2016 (section 8 of its supplement), as far as one learner for all
-workers goes: the paper's 16 threads are 16 environments, and every update learns from 5 steps, as each thread's did.
+workers goes: the paper's 16 threads are about 16 environments, and an update learns from 5 steps, as each thread's did.
 """
 
 from __future__ import annotations

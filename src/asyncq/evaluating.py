@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import math
+import signal
 import statistics
 import sys
 from collections import deque
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +39,8 @@ from asyncq.storage.files import refuse_unwritable, refusing_what_fails, write_w
 from asyncq.storage.weights_file import TrainedWeights, package_versions
 
 CONFIDENCE = 0.95
+DYING_SECONDS = 5.0
+"""From the end of a process's pipe to its own."""
 SIDE_BY_SIDE = 8
 """Games that a process plays at once; the network costs a third as much in such batches as alone."""
 
@@ -107,24 +111,23 @@ class PlayerDied(Exception):
 
 def play_games(config: AgentConfig, weights: TrainedWeights, seeds: range) -> Iterator[Game]:
     """One game from each of `seeds`, in the order in which they end. Raises PlayerDied."""
-    pipes, processes = [], []
+    pipes: dict[Connection, BaseProcess] = {}
     left = deque(seeds)
     try:
         for index in range(min(usable_cores(), len(seeds))):
             pipe, theirs = Pipe()
-            processes.append(start_child(f"player-{index}", PLAYER_ENVIRONMENT, _player, theirs, config, weights))
+            pipes[pipe] = start_child(f"player-{index}", PLAYER_ENVIRONMENT, _player, theirs, config, weights)
             theirs.close()  # so that the pipe ends with the process
-            pipes.append(pipe)
-        for pipe, seed in zip(pipes * SIDE_BY_SIDE, seeds, strict=False):
+        for pipe, seed in zip([*pipes] * SIDE_BY_SIDE, seeds, strict=False):
             _give(pipe, seed)
             left.popleft()
         for _ in seeds:
             pipe = cast(list[Connection], wait(pipes))[0]
-            yield _next_game(pipe)
+            yield _next_game(pipe, pipes[pipe])
             if left:
                 _give(pipe, left.popleft())
     finally:
-        for process in processes:
+        for process in pipes.values():
             process.kill()
 
 
@@ -133,11 +136,13 @@ def _give(pipe: Connection, seed: int) -> None:
         pipe.send(seed)
 
 
-def _next_game(pipe: Connection) -> Game:
+def _next_game(pipe: Connection, process: BaseProcess) -> Game:
     try:
         game: Game = pipe.recv()
     except (EOFError, ConnectionError):
-        raise PlayerDied("a process that played games died; what it said is above") from None
+        process.join(DYING_SECONDS)
+        why = "is memory short?" if process.exitcode == -signal.SIGKILL else "what it said is above"
+        raise PlayerDied(f"a process that played games died with exit code {process.exitcode}; {why}") from None
     return game
 
 

@@ -37,9 +37,11 @@ def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optim
 
 
 def hidden_weights(network: nn.Module) -> list[Tensor]:
-    """Weights of the layers between observation and features: not heads, norms, or the LSTM, which is four in one."""
+    """Weights of the layers between observation and features: not heads, norms, or the LSTM, which is four in one, nor
+    those that a parametrization computes from others."""
     layers = [module for name, module in network.named_modules() if "trunk" in name]
-    return [layer.weight for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)]
+    weights = [layer.weight for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)]
+    return [weight for weight in weights if isinstance(weight, nn.Parameter)]
 
 
 def averaging_rate(updates: int) -> float:

@@ -11,7 +11,8 @@ HEIGHT = 420
 """Least height of a picture with its panel, in pixels; smaller ones are enlarged by a whole factor."""
 PANEL = 260
 """Width of the panel, in pixels."""
-MARGIN, LINE, BAR = 14, 20, 90
+MARGIN, LINE, BAR = 14, 18, 90
+"""In pixels: a line is as high as lets all 18 actions of Atari's joystick stand beside a screen."""
 GREY, WHITE, BLUE, ORANGE = (120, 120, 120), (240, 240, 240), (76, 114, 176), (221, 132, 82)
 
 

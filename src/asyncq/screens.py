@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from asyncq.errors import UsageError, install, one_line
+from asyncq.machine import usable_memory
 from asyncq.shared import Array
 from asyncq.storage.files import refuse_unwritable, refusing_what_fails, write_whole
 
@@ -25,6 +26,8 @@ Show = Callable[[Array], None]
 """Takes one RGB picture, `[H, W, 3]` uint8."""
 LONGEST_STILL = 600.0
 """Seconds that a picture of a .gif may stand still; the format knows none beyond 655."""
+GIF_SHARE = 1 / 8
+"""Of the memory, for the pictures of a .gif: all are kept until it is written, which takes as much again."""
 
 
 class WindowClosed(Exception):
@@ -51,12 +54,14 @@ def video(path: Path, fps: float) -> Iterator[Show]:
 def _gif(path: Path, fps: float) -> Iterator[Show]:
     pictures: list[Image.Image] = []
     begins: list[float] = []  # each picture's, in seconds
-    ends = 0.0
+    ends, most = 0.0, GIF_SHARE * usable_memory()
 
     def show(picture: Array) -> None:  # kept with a byte a pixel
         nonlocal ends
         image = Image.fromarray(picture).quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
         if not pictures or image != pictures[-1]:
+            if (len(pictures) + 1) * image.width * image.height > most:
+                raise UsageError(f"{path} ends here, or its pictures would not fit in memory; an .mp4 can be longer")
             pictures.append(image)
             begins.append(ends)
         ends = min(ends + 1 / fps, begins[-1] + LONGEST_STILL)

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from asyncq.envs import EnvironmentSpec, describe, make_env, same_task
+from asyncq.envs import EnvironmentSpec, describe, make_env, read_kwargs, same_task
 from asyncq.errors import UsageError
 from tiny_envs import CONTINUOUS, COUNTER, PIXELS, TABLE, Counter
 
@@ -147,6 +147,24 @@ def test_same_task() -> None:
     valley, village = (dataclasses.replace(cart, env_id=f"grid-{name}-v0") for name in ("valley", "village"))
     assert not same_task(valley, village)
     assert not same_task(sticky, cart)
+
+
+def test_an_atari_id_that_names_no_game_is_pong() -> None:
+    """As for ale-py itself."""
+    gym.register("Unnamed-v0", entry_point="ale_py.env:AtariEnv", kwargs={"repeat_action_probability": 0.0})
+    try:
+        assert same_task(describe("Unnamed-v0"), describe("PongNoFrameskip-v4"))
+        assert not same_task(describe("Unnamed-v0"), describe("BreakoutNoFrameskip-v4"))
+    finally:
+        del gym.registry["Unnamed-v0"]
+
+
+def test_env_kwargs_are_pythons_constants_or_json_or_text() -> None:
+    words = ["a=False", "b=None", "c=true", "d=0.5", "e=[1, 2]", "f=lunar", "g=x=1"]
+    read = {"a": False, "b": None, "c": True, "d": 0.5, "e": [1, 2], "f": "lunar", "g": "x=1"}
+    assert read_kwargs(words) == read
+    with pytest.raises(UsageError, match="x is no NAME=VALUE"):
+        read_kwargs(["x"])
 
 
 def test_the_registry_holds_atari_without_an_import() -> None:

@@ -78,8 +78,11 @@ def describe(
     return dataclasses.replace(spec, imports=imports, kwargs=kwargs)
 
 
+PYTHONS = {"True": True, "False": False, "None": None}
+
+
 def read_kwargs(words: Iterable[str]) -> dict[str, Any]:
-    """Turn words `NAME=VALUE` into arguments; values are read as JSON where they are JSON, else as text.
+    """Turn words `NAME=VALUE` into arguments; values are Python's True, False and None, or JSON, or else text.
 
     Raises UsageError for a word of another form.
     """
@@ -89,7 +92,7 @@ def read_kwargs(words: Iterable[str]) -> dict[str, Any]:
         if not (equals and name.isidentifier()):
             raise UsageError(f"--env-kwargs {word} is no NAME=VALUE")
         try:
-            kwargs[name] = json.loads(value)
+            kwargs[name] = PYTHONS[value] if value in PYTHONS else json.loads(value)
         except ValueError:
             kwargs[name] = value
     return kwargs
@@ -152,7 +155,8 @@ def same_task(one: EnvironmentSpec, other: EnvironmentSpec) -> bool:
     if (one.family, one.observation_shape, one.actions) != (other.family, other.observation_shape, other.actions):
         return False
     if one.family.startswith("atari"):
-        return bool(gym.spec(one.env_id).kwargs["game"] == gym.spec(other.env_id).kwargs["game"])
+        games = [atari.settings_of(gym.spec(spec.env_id))["game"] for spec in (one, other)]
+        return bool(games[0] == games[1])
     return _without_version(one.env_id) == _without_version(other.env_id)
 
 

@@ -16,7 +16,10 @@ from gymnasium.envs.registration import EnvSpec
 from asyncq.envs.spec import FRAME_SHAPE, EnvironmentSpec
 from asyncq.errors import UsageError
 
-DEFAULTS = {"repeat_action_probability": 0.25, "full_action_space": False, "max_num_frames_per_episode": 108_000}
+DEFAULTS = {
+    "game": "pong", "repeat_action_probability": 0.25, "full_action_space": False,
+    "max_num_frames_per_episode": 108_000,
+}  # fmt: skip
 """What an id stands for that does not say; ale-py's."""
 
 
@@ -35,7 +38,7 @@ def settings_of(registered: EnvSpec) -> dict[str, Any]:
     """What the id stands for. Raises UsageError for variants of the game that cannot be played."""
     settings = {**DEFAULTS, **{name: value for name, value in registered.kwargs.items() if value is not None}}
     wrapping = [name for name in ("max_episode_steps", "additional_wrappers") if getattr(registered, name)]
-    if unknown := sorted(set(settings) - {"game", "obs_type", "frameskip", *DEFAULTS}) + wrapping:
+    if unknown := sorted(set(settings) - {"obs_type", "frameskip", *DEFAULTS}) + wrapping:
         raise UsageError(
             f"{registered.id} is registered with {', '.join(unknown)}, which ale-py's vector environment does not take"
         )
