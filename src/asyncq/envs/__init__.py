@@ -78,7 +78,7 @@ def describe(
     return dataclasses.replace(spec, imports=imports, kwargs=kwargs)
 
 
-PYTHONS = {"True": True, "False": False, "None": None}
+PYTHON_CONSTANTS = {"True": True, "False": False, "None": None}
 
 
 def read_kwargs(words: Iterable[str]) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def read_kwargs(words: Iterable[str]) -> dict[str, Any]:
         if not (equals and name.isidentifier()):
             raise UsageError(f"--env-kwargs {word} is no NAME=VALUE")
         try:
-            kwargs[name] = PYTHONS[value] if value in PYTHONS else json.loads(value)
+            kwargs[name] = PYTHON_CONSTANTS[value] if value in PYTHON_CONSTANTS else json.loads(value)
         except ValueError:
             kwargs[name] = value
     return kwargs
