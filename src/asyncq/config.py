@@ -98,7 +98,8 @@ class TrainConfig:
     exploration_persistence: AutoFloats = None
     """a3c: env steps, on average, for which an environment samples its actions with the same random numbers: with more
     than 1, moves that are tried last longer. Environments take the values in turn; returns are reported of those with
-    the least only (default: 1 1 1 8)."""
+    the least only (default: 4 for images, 1 1 1 8 for
+    vectors)."""
     value_coefficient: float = 0.5
     """a3c: weight of the value loss."""
     normalise_advantages: AutoBool = None

@@ -44,7 +44,6 @@ _A3C = {
     "policy_clip": 0.2,
     "correction": "vtrace",
     "entropy_anneal_steps": 1_500_000,
-    "exploration_persistence": (1.0, 1.0, 1.0, 8.0),
 }
 _Q = {
     "passes": 2, "final_learning_rate": 0.0, "learning_rate_schedule": "linear",
@@ -71,6 +70,7 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
         "final_learning_rate": 1e-4,
         "learning_rate_schedule": "exponential",
         "final_entropy_coefficient": 0.003,
+        "exploration_persistence": (4.0,),
         "layer_norm": True,
         "trace_lambda": 0.9,
         "normalise_advantages": False,
@@ -83,6 +83,7 @@ FAST: dict[tuple[str, str], dict[str, Any]] = {
         "learning_rate": 1e-3,
         "final_learning_rate": 0.0,
         "final_entropy_coefficient": 0.01,
+        "exploration_persistence": (1.0, 1.0, 1.0, 8.0),
         "correction": "none",  # more than one pass with V-trace moves the targets with each
         "reward_scale": 0.1,  # values of 100 take the network long to reach, and while it does the policy may collapse
         "layer_norm": True,
