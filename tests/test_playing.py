@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image, ImageSequence
@@ -250,6 +253,9 @@ def test_stopping_keeps_what_was_recorded(
         nonlocal choices
         choices += 1
         if choices > 5:
+            time.sleep(2)  # until ffmpeg, if there is one, has begun
+            for encoder in psutil.Process().children(recursive=True):  # a terminal's Ctrl-C reaches them, too
+                encoder.send_signal(signal.SIGINT)
             raise KeyboardInterrupt
         return np.array([choices % 2])
 

@@ -110,9 +110,10 @@ def _mp4(path: Path, fps: float) -> Iterator[Show]:
                 yield show
             except KeyboardInterrupt:
                 interrupted = True
-        if _frames(temporary, ffmpeg) < shown:  # the encoder itself does not say that it failed
+        written = _frames(temporary, ffmpeg)
+        if written < shown and not interrupted:  # the encoder does not say that it failed; Ctrl-C reaches it, too
             raise UsageError(f"cannot write {path}: the video encoder failed; is the disk full?")
-        if shown:
+        if written:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
