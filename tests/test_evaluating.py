@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +92,14 @@ def test_a_player_that_dies_is_noticed(
     with pytest.raises(PlayerDied, match="died with exit code 1; what it said is above"):
         list(play_games(config, others, range(2)))
     assert "do not fit its network" in capfd.readouterr().err
+
+
+def test_a_player_that_was_killed_may_have_lacked_memory() -> None:
+    ours, theirs = Pipe()
+    theirs.close()
+    killed: Any = SimpleNamespace(join=lambda _: None, exitcode=-signal.SIGKILL)
+    with pytest.raises(PlayerDied, match="exit code -9; is memory short"):
+        evaluating._next_game(ours, killed)
 
 
 def test_stopping_says_how_many_games_were_played(
