@@ -98,6 +98,18 @@ def test_a_dueling_network_adds_advantages_of_mean_zero_to_a_state_value() -> No
     assert values.std() > 0.1
 
 
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("heads", ["policy-value", "q"])
+def test_heads_are_in_float32_under_autocast(heads: str, recurrent: bool) -> None:
+    network = make_network("a3c", heads, IMAGE, 5, True, recurrent=recurrent)
+    observations = torch.randint(256, (64, *IMAGE), dtype=torch.uint8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        (first, second), _ = network.step(observations, torch.zeros(64, network.memory_size))
+    for values in (first, second):
+        assert values.dtype == torch.float32
+        assert not torch.equal(values, values.bfloat16().float())
+
+
 @pytest.mark.parametrize("shape", [IMAGE, VECTOR])
 @pytest.mark.parametrize("heads", ["policy-value", "q"])
 def test_a_users_own_trunk_gets_the_heads_of_the_method(shape: tuple[int, ...], heads: str) -> None:

@@ -44,6 +44,14 @@ class LSTM(nn.Module):
         return torch.stack(outputs), torch.cat([hidden, cell], -1)
 
 
+class Head(nn.Linear):
+    """In float32 under autocast, too: in bfloat16 actions of nearly the same value would be equal."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features)
+
+
 class Stream(NamedTuple):
     """The way from observations to one set of features."""
 
@@ -126,8 +134,8 @@ class PolicyValueNetwork(Network):
         self.value_trunk = value_trunk
         self.lstm = LSTM(trunk.features) if recurrent else None
         self.value_lstm = LSTM(value_trunk.features) if recurrent and value_trunk else None
-        self.policy = orthogonal(nn.Linear(trunk.features, actions), gain=0.01)
-        self.value = orthogonal(nn.Linear(trunk.features, 1), gain=1.0)
+        self.policy = orthogonal(Head(trunk.features, actions), gain=0.01)
+        self.value = orthogonal(Head(trunk.features, 1), gain=1.0)
 
     @property
     def streams(self) -> list[Stream]:
@@ -148,8 +156,8 @@ class QNetwork(Network):
         super().__init__()
         self.trunk = trunk
         self.lstm = LSTM(trunk.features) if recurrent else None
-        self.action_values = orthogonal(nn.Linear(trunk.features, actions), gain=1.0)
-        self.state_value = orthogonal(nn.Linear(trunk.features, 1), gain=1.0) if dueling else None
+        self.action_values = orthogonal(Head(trunk.features, actions), gain=1.0)
+        self.state_value = orthogonal(Head(trunk.features, 1), gain=1.0) if dueling else None
 
     @property
     def streams(self) -> list[Stream]:

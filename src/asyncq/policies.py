@@ -31,7 +31,7 @@ class SoftmaxPolicy:
         self.noise: Tensor | None = None
 
     def act(self, outputs: Outputs, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        log_probs = outputs[0].float().log_softmax(-1)
+        log_probs = outputs[0].log_softmax(-1)
         noise = torch.empty_like(log_probs).exponential_(generator=generator).log_()
         if (self.renewal < 1).any():
             if self.noise is not None:

@@ -64,11 +64,6 @@ def test_outputs_flattens_and_restores_the_leading_axes() -> None:
     assert torch.equal(second, -observations.sum(-1))
 
 
-def test_outputs_gives_float32_whatever_the_network_computes_in() -> None:
-    first, second = outputs(Sums(), batch_of(torch.ones(2, 2, 3, dtype=torch.bfloat16)))
-    assert (first.dtype, second.dtype) == (torch.float32, torch.float32)
-
-
 @pytest.mark.parametrize("steps", [slice(1, None), slice(-1)])
 def test_outputs_of_some_steps_are_those_of_all(steps: slice) -> None:
     network, batch = Pair(nn.Linear(3, 2)), batch_of(torch.randn(4, 2, 3))

@@ -34,7 +34,7 @@ class QMethod:
     def loss(self, network: nn.Module, samples: Samples, config: TrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
         """Half the mean squared error of the chosen actions' values: the scalar loss, and what to report."""
         values, _ = samples.outputs(network)
-        value = chosen(values.float(), samples.actions)
+        value = chosen(values, samples.actions)
         error = 0.5 * (samples.targets - value).square().mean()
         return error, {"value": error.detach(), "mean_q": value.mean().detach()}
 

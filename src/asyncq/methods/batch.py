@@ -91,7 +91,7 @@ def outputs(network: nn.Module, batch: Batch, steps: slice = slice(None)) -> Out
     flat = observations.flatten(0, 1)
     size = CACHED_ROWS if flat.is_cpu else len(flat)
     parts: list[Outputs] = [network(part) for part in torch.split(flat, size)]
-    first, second = (torch.cat(part).float() for part in zip(*parts, strict=True))
+    first, second = (torch.cat(part) for part in zip(*parts, strict=True))
     leading = observations.shape[:2]
     return first.reshape(*leading, *first.shape[1:]), second.reshape(leading)
 
@@ -111,7 +111,7 @@ def _unrolled(network: Network, batch: Batch, memories: Tensor) -> Outputs:
 
     def in_turn(part: Tensor, end: Tensor) -> Tensor:
         steps = part.view(-1, count, envs, *part.shape[2:]).transpose(0, 1).flatten(0, 1)
-        return torch.cat([steps, end[None]]).float()
+        return torch.cat([steps, end[None]])
 
     first, second = (in_turn(part, end) for part, end in zip(sequences, last, strict=True))
     return first, second
