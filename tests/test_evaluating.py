@@ -114,6 +114,20 @@ def test_stopping_says_how_many_games_were_played(
     assert capsys.readouterr() == ("", "asyncq: stopped after 1 of 30 games\n")
 
 
+def test_a_score_without_a_mean_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncq.evaluating.play_games", lambda *_: iter([Game(1003, float("-inf"), steps=9)]))
+    with pytest.raises(UsageError, match="the game from seed 1003 scored -inf"):
+        evaluate(EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1"))))
+
+
+def test_large_scores_are_said_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("asyncq.evaluating.play_games", lambda *_: iter([Game(1000, 1_234_567.0, steps=9)]))
+    assert evaluate(EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1")))) == 0
+    assert "(median 1234567, min 1234567, max 1234567; sampled)" in capsys.readouterr().out
+
+
 def test_all_games_are_played_with_the_weights_that_were_read(tmp_path: Path) -> None:
     config = EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1")))
     weights = read_weights(config)

@@ -311,6 +311,17 @@ def test_the_target_network_follows_at_its_interval(tmp_path: Path) -> None:
         assert follows(initial) is (version == 0)
 
 
+def test_a_shorter_target_interval_holds_from_where_a_run_goes_on(tmp_path: Path) -> None:
+    before, _ = make_learner(tmp_path, method="one-step-q", target_interval=1_000_000)
+    before.env_steps = before.next_target = 1_000_000
+    learner, _ = make_learner(tmp_path, method="one-step-q", target_interval=16)
+    learner.restore(before.state())
+    assert learner.next_target == 1_000_000
+    before.next_target = 2_000_000
+    learner.restore(before.state())
+    assert learner.next_target == 1_000_016
+
+
 def test_without_an_interval_the_network_is_its_own_target(tmp_path: Path) -> None:
     learner, _ = make_learner(tmp_path, method="one-step-q", target_interval=0)
     assert learner.target is learner.network
@@ -509,7 +520,7 @@ def test_sequences_of_several_fragments_keep_their_memories(tmp_path: Path) -> N
 
 
 def test_a_deterministic_learner_keeps_its_slots_until_it_has_learned(tmp_path: Path) -> None:
-    learner, _ = make_learner(tmp_path, slots=1, deterministic=True, publish_interval=100)
+    learner, _ = make_learner(tmp_path, slots=1, deterministic=True)
     push(learner, 0)
     batch = learner.to_device(learner._drain())
     assert not push(learner, 1)

@@ -267,6 +267,22 @@ def test_stopping_keeps_what_was_recorded(
     assert f"stopped; what was played so far is in {video}" in capsys.readouterr().err
 
 
+def test_a_stop_waits_until_its_picture_is_in_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    video = tmp_path / "game.mp4"
+
+    def interrupted(picture: Array) -> Array:
+        if picture.max() == 5:
+            signal.raise_signal(signal.SIGINT)
+        return picture
+
+    monkeypatch.setattr(np, "ascontiguousarray", interrupted)
+    with contextlib.suppress(KeyboardInterrupt), screens.video(video, 30) as show:
+        for brightness in range(9):
+            show(np.full((16, 16, 3), brightness, np.uint8))
+    assert screens._frames(video, imageio_ffmpeg.get_ffmpeg_exe()) == 6
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only there does DISPLAY name the screen")
 def test_a_screen_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pygame")

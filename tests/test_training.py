@@ -4,6 +4,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -403,6 +404,12 @@ def test_the_reason_of_a_failure_is_said_also_after_a_signal(
     said = capsys.readouterr()
     assert "asyncq: failed: the disk is gone; see " in said.err
     assert said.out == f"asyncq: to go on: asyncq train --run-dir {tmp_path} --resume auto\n"
+
+
+def test_what_to_go_on_with_can_be_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conclude(Outcome("stopped", 0), tmp_path / "my runs", Signals())
+    *_, command = capsys.readouterr().out.splitlines()
+    assert shlex.split(command)[-4:] == ["--run-dir", str(tmp_path / "my runs"), "--resume", "auto"]
 
 
 def test_the_end_tells_the_return_and_where_the_weights_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import signal
 import statistics
 import subprocess
@@ -71,8 +72,8 @@ class BenchConfig:
     """Print one JSON object on stdout and nothing else."""
 
     def __post_init__(self) -> None:
-        if not self.seconds > 0:
-            raise UsageError(f"--seconds is {self.seconds}; it must be greater than 0")
+        if not 0 < self.seconds < math.inf:
+            raise UsageError(f"--seconds is {self.seconds}; it must be greater than 0, and finite")
 
     def training(self) -> TrainConfig:
         return TrainConfig(

@@ -34,7 +34,7 @@ AT_LEAST_0 = (
     "target_interval", "entropy_coefficient", "final_entropy_coefficient", "final_learning_rate",
     "epsilon_anneal_frames", "policy_clip",
 )  # fmt: skip
-AT_MOST = {"frame_size": 1024}
+AT_MOST = {"frame_size": 1024, "frame_stack": 1024}
 ABOVE_0 = ("learning_rate", "optimizer_epsilon", "reward_scale", "report_interval", "worker_timeout")
 SHARES = ("gamma", "trace_lambda", "epsilon_initial")
 OF_A3C = (
@@ -70,7 +70,7 @@ def check_kind(config: TrainConfig, kind: str) -> None:
     for name in ("frame_stack", "frame_size"):
         if kind == "vector" and (getattr(config, name) or 1) > 1:
             given = f"{flag(name)} {getattr(config, name)}"
-            raise UsageError(f"{given} is for images, but {config.env} gives vectors; leave it out")
+            raise UsageError(f"{given} is for images, but {config.env} gives vectors; leave it out, or give it as auto")
 
 
 def check_queue(config: TrainConfig) -> None:
@@ -173,6 +173,9 @@ def _check_combinations(config: TrainConfig) -> None:
         raise UsageError(
             f"--deterministic needs --queue-size 1, not {config.queue_size}: worker and learner take turns"
         )
+    if config.deterministic and config.publish_interval > 1:
+        given = f"not {config.publish_interval}"
+        raise UsageError(f"--deterministic needs --publish-interval 1, {given}: the worker waits for new weights")
     if config.sequence_length and not config.recurrent:
         raise UsageError("--sequence-length is for networks with an LSTM; add --recurrent, or give it as auto")
     if config.sequence_length and config.n_step and config.n_step % config.sequence_length:
@@ -184,6 +187,9 @@ def _check_combinations(config: TrainConfig) -> None:
         )
     if config.run_dir == "":
         raise UsageError("--run-dir is empty; give it a directory, or leave it out")
+    for directory in (config.run_dir, config.resume):
+        if directory and directory.encode(errors="ignore").decode() != directory:
+            raise UsageError(f"the name of the run's directory, {directory}, is not UTF-8; give it another")
     for name in ("learning_rate", "entropy_coefficient"):
         start, end = getattr(config, name), getattr(config, f"final_{name}")
         if start is not None and end is not None and end > start:

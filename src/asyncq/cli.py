@@ -51,10 +51,13 @@ CHOOSERS = ("method", "preset")
 """They chose what a `config.json` holds, so they cannot change beside it."""
 NOT_OUR_FAULT = {
     errno.ENOSPC: "the result cannot be written:",
+    errno.EDQUOT: "the result cannot be written:",
+    errno.EFBIG: "the result cannot be written:",
     errno.EIO: "the result cannot be written:",
     errno.EACCES: "something is not allowed here:",
     errno.EPERM: "something is not allowed here:",
     errno.ENAMETOOLONG: "the name of a file cannot be used:",
+    errno.ENOMEM: "memory is short (ulimit -v):",
     errno.EAGAIN: "no more processes can be started (ulimit -u):",
     errno.EMFILE: "no more files can be opened (ulimit -n):",
 }

@@ -29,7 +29,7 @@ SAME = {
 }  # fmt: skip
 """Settings that never tell runs apart."""
 MACHINE = {"processes", "device"}
-SPEEDS = ("sps", "waits", "lag", "queue_fill")
+SPEEDS = ("seconds", "sps", "waits", "lag", "queue_fill")
 """Metrics that depend on MACHINE; so does everything over seconds."""
 MANY = 5
 """Runs from which on the spread is the standard deviation; for fewer it is min to max."""

@@ -88,6 +88,9 @@ def evaluate(config: EvaluateConfig) -> int:
         bar = progress.add_task("games", total=config.episodes)
         try:
             for game in play_games(config, weights, range(config.seed, config.seed + config.episodes)):
+                if not math.isfinite(game.score):
+                    why = f"the game from seed {game.seed} scored {game.score}, which is no score to take the mean of"
+                    raise UsageError(f"{why}; mend the rewards of {agent.spec.env_id}")
                 games.append(game)
                 mean = statistics.fmean(game.score for game in games)
                 progress.update(bar, advance=1, description=f"games, mean {mean:.1f}")
@@ -265,7 +268,7 @@ def _sentence(result: dict[str, Any]) -> str:
     certain = "95% confidence {:.2f} to {:.2f}; ".format(*interval) if interval else ""
     return (
         f"{result['env']}: {result['mean']:.2f} ± {result['std']:.2f} over {games} "
-        f"({certain}median {result['median']:g}, min {result['min']:g}, max {result['max']:g}; "
+        f"({certain}median {result['median']:.10g}, min {result['min']:.10g}, max {result['max']:.10g}; "
         f"{result['protocol']['policy']})"
     )
 

@@ -7,6 +7,7 @@ whose lane is full waits: this bound is what keeps the experience fresh.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class FragmentLayout:
 
     def slot_size(self) -> int:
         """Bytes that one fragment takes."""
-        return sum(aligned(int(np.prod(shape)) * np.dtype(dtype).itemsize) for shape, dtype in self.fields().values())
+        return sum(aligned(math.prod(shape) * np.dtype(dtype).itemsize) for shape, dtype in self.fields().values())
 
 
 @dataclass(frozen=True)

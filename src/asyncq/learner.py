@@ -302,6 +302,7 @@ class Learner:
         counters = {"advantage_square": 0.0} | state.counters  # states once lacked it
         for name in COUNTERS:
             setattr(self, name, counters[name])
+        self.next_target = min(self.next_target, self.env_steps + (self.config.target_interval or 0))
         self.saver.plan(self.env_steps)
         self.metrics.restore(state.counters["metrics"], self.env_steps)
 

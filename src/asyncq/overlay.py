@@ -33,7 +33,7 @@ class Overlay:
         large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
         panel = Image.new("RGB", (PANEL, large.shape[0]))
         draw = ImageDraw.Draw(panel)
-        draw.text((MARGIN, MARGIN), f"score {score:g}", WHITE, self.font)
+        draw.text((MARGIN, MARGIN), f"score {score:.10g}", WHITE, self.font)
         draw.text((MARGIN, MARGIN + LINE), f"value {value:.2f}", WHITE, self.font)
         least = 0.0 if self.probabilities else min(preferences)
         span = 1.0 if self.probabilities else max(1e-9, max(preferences) - least)

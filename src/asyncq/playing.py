@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, count, repeat
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ def play(config: PlayConfig) -> int:
             screens.enter_context(contextlib.suppress(WindowClosed))  # innermost, so that a video is ended in order
             for game, player in zip(games, chain([agent], agents), strict=False):
                 score = _play_game(player, env, config.seed + game, shows, overlay)
-                print(f"game {game + 1}: {score:g}", flush=True)
+                print(f"game {game + 1}: {score:.10g}", flush=True)
     except KeyboardInterrupt:
         recorded = record and record.exists() and record.stat().st_mtime >= began
         print("asyncq: stopped" + f"; what was played so far is in {record}" * bool(recorded), file=sys.stderr)
@@ -132,7 +133,7 @@ def _newest_weights(run_dir: Path) -> Path:
         if files := [*run_dir.glob("*.h5"), *run_dir.glob("weights/*.h5")]:
             return max(files, key=lambda file: file.stat().st_mtime_ns)
         if not trains:
-            again = f"asyncq train --run-dir {run_dir} --resume auto"
+            again = f"asyncq train --run-dir {quote(str(run_dir))} --resume auto"
             raise UsageError(f"{run_dir} has no weights, and no asyncq trains there now; to go on: {again}")
         if not said:
             print(f"asyncq: waiting for the first weights of {run_dir}", file=sys.stderr)

@@ -28,12 +28,13 @@ class SoftmaxPolicy:
 
     def __init__(self, persistence: ArrayLike = 1.0) -> None:
         self.renewal = 1 / torch.as_tensor(persistence)
+        self.persists = bool((self.renewal < 1).any())
         self.noise: Tensor | None = None
 
     def act(self, outputs: Outputs, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         log_probs = outputs[0].log_softmax(-1)
         noise = torch.empty_like(log_probs).exponential_(generator=generator).log_()
-        if (self.renewal < 1).any():
+        if self.persists:
             if self.noise is not None:
                 renewed = torch.rand(len(noise), generator=generator) < self.renewal
                 noise = noise.where(renewed.unsqueeze(-1), self.noise)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 from asyncq.checks import flag
 from asyncq.config import TrainConfig
@@ -105,7 +106,7 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
     if run.resume_from is None and config.resume != "auto":
         raise UsageError(
             f"--resume {directory}: the run stopped before its first state was saved; "
-            f"to begin it anew: --run-dir {directory} --resume auto"
+            f"to begin it anew: --run-dir {quote(str(directory))} --resume auto"
         )
     if not run.is_finished(config):
         _write_config(directory, config)
@@ -147,7 +148,8 @@ def _new_run(config: TrainConfig) -> Run:
     """In a directory that is new, or whose run stopped before it had anything to keep."""
     directory = Path(config.run_dir) if config.run_dir else _free_directory(config)
     if _is_taken(directory):
-        further = f", or go on with it: --resume {directory}" if (directory / "config.json").exists() else ""
+        resume = f", or go on with it: --resume {quote(str(directory))}"
+        further = resume if (directory / "config.json").exists() else ""
         raise UsageError(f"{directory} already holds a run; choose another --run-dir{further}")
     try:
         (directory / "weights").mkdir(parents=True, exist_ok=True)

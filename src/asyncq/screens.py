@@ -7,6 +7,7 @@ import io
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -100,11 +101,14 @@ def _mp4(path: Path, fps: float) -> Iterator[Show]:
 
             def show(picture: Array) -> None:
                 nonlocal shown
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # half a picture ends the encoder
                 try:
                     writer.append_data(np.ascontiguousarray(picture))
+                    shown += 1
                 except OSError as error:
                     raise UsageError(f"cannot write {path}: the video encoder ended") from error
-                shown += 1
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
             try:
                 yield show

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 from typing import Any
 
@@ -116,7 +117,7 @@ def attempt(
         try:
             reason = follow(supervisor, reports, recorder, display, signals)
         except RunFailed as error:
-            reason, failure = str(error), error
+            reason, failure = str(error), error.with_traceback(None)  # which would keep what the processes shared
         finally:
             supervisor.stop(STOP_SECONDS, hurry=lambda: signals.received >= 2)
         outcome = Outcome(reason, recorder.env_steps, recorder.episodic_return, failure)
@@ -231,7 +232,7 @@ def conclude(outcome: Outcome, run_dir: Path, signals: Signals) -> int:
         print(f"asyncq: {end}{after}{score}; {kept}")
     if not reached:
         has_state = any((run_dir / "state").glob("*.h5"))
-        flags = f"--resume {run_dir}" if has_state else f"--run-dir {run_dir} --resume auto"
+        flags = f"--resume {quote(str(run_dir))}" if has_state else f"--run-dir {quote(str(run_dir))} --resume auto"
         print(f"asyncq: to go on: asyncq train {flags}")
     if failed:
         print(f"asyncq: {outcome}; see {run_dir / 'log.txt'}", file=sys.stderr)

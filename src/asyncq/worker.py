@@ -110,8 +110,9 @@ class Worker:
                 self.env.close()
                 self.begin_games(self.snapshot.env_steps)
             self.fill(fragment)
+            steps = int(fragment.mask.sum())
             lane.commit()
-            status.add_steps(index, int(fragment.mask.sum()))
+            status.add_steps(index, steps)
 
     def _wait_for_first_weights(self) -> None:
         while not self.task.status.stopping and not self.refresh():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import resource
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +148,37 @@ def test_a_full_disk_costs_lines_and_nothing_else(tmp_path: Path) -> None:
         recorder.finish("total-steps")
     assert recorder.env_steps == 1000
     assert (tmp_path / "metrics.jsonl").read_text() == (tmp_path / "log.txt").read_text() == ""
+
+
+def test_a_disk_that_fills_up_is_no_reason_to_complain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("asyncq.monitoring.recorder.EVENTS_AGAIN_SECONDS", 0.0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Recorder(tmp_path) as recorder:
+        recorder.record(REPORT)
+        recorder.finish("stopped")
+        summary = (tmp_path / "summary.json").read_text()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+        try:
+            for env_steps in range(2000, 20_000, 1000):
+                recorder.record({**REPORT, "env_steps": env_steps})
+                time.sleep(0.02)  # for the events' own thread
+            recorder.finish("total-steps")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert recorder.env_steps == 19_000
+    assert (tmp_path / "summary.json").read_text() == summary
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_that_is_where_it_went_on_from_keeps_its_files(tmp_path: Path) -> None:
+    with Recorder(tmp_path) as recorder:
+        recorder.record(REPORT)
+        recorder.finish("target-return")
+    before = [(tmp_path / name).read_text() for name in ("metrics.jsonl", "summary.json")]
+    with Recorder(tmp_path, resumed_at=1000) as recorder:
+        recorder.record({**REPORT, "sps": 0.0, "losses": {}})
+        recorder.finish("target-return")
+    assert [(tmp_path / name).read_text() for name in ("metrics.jsonl", "summary.json")] == before
+    assert recorder.episodic_return == -20.5

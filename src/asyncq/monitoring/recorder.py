@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,11 +46,12 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         """Raises UsageError if the directory's files cannot be read or written."""
+        threading.excepthook = _say_unless_disk
         try:
             if self._resumed_at is not None:
                 forget_after(self._run_dir / "metrics.jsonl", self._resumed_at)
             self._metrics = open(self._run_dir / "metrics.jsonl", "a", buffering=1)
-            self._log = open(self._run_dir / "log.txt", "a", buffering=1)
+            self._log = open(self._run_dir / "log.txt", "a", buffering=1, encoding="utf-8", errors="backslashreplace")
             self._open_events()
         except OSError as error:
             raise UsageError(f"cannot write to {self._run_dir}: {error.strerror}") from error
@@ -59,13 +61,14 @@ class Recorder:
         return self
 
     def _open_events(self) -> None:
-        self._events = EventFileWriter(str(self._run_dir))
         self._events_from = time.monotonic() + EVENTS_AGAIN_SECONDS
+        self._events = EventFileWriter(str(self._run_dir))
 
     def __exit__(self, *error: object) -> None:
         for file in (self._metrics, self._log, self._events):
             with contextlib.suppress(OSError):
                 file.close()
+        threading.excepthook = threading.__excepthook__
 
     @property
     def env_steps(self) -> int:
@@ -84,8 +87,10 @@ class Recorder:
             self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def record(self, report: dict[str, Any]) -> None:
-        """Write one report everywhere."""
+        """Write one report everywhere, but not again where the run went on from: there it only says the return."""
         self._last = report = finite(report)
+        if self.env_steps == self._resumed_at:
+            return
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in tagged(report)]
         event = Event(step=report["env_steps"], wall_time=time.time(), summary=Summary(value=values))
         with contextlib.suppress(OSError):
@@ -104,13 +109,19 @@ class Recorder:
     def finish(self, outcome: str) -> None:
         """Write `summary.json`: the last report and why the run ended."""
         self.log(outcome)
-        if self._resumed_at is not None and not self._last:
+        if self.env_steps == self._resumed_at:
             return  # it ended before it went on: the summary stays that of before
         summary = {"outcome": outcome, **self._last}
         if self._last.get("seconds"):
             summary["sps"] = round(self._last["env_steps"] / self._last["seconds"], 1)
         with contextlib.suppress(OSError):
-            (self._run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+            write_whole(self._run_dir / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+
+
+def _say_unless_disk(failed: threading.ExceptHookArgs) -> None:
+    """Of a full disk the events' own thread dies, too; `_add_event` then meets the same error."""
+    if not issubclass(failed.exc_type, OSError):
+        threading.__excepthook__(failed)
 
 
 def forget_after(metrics: Path, env_steps: int) -> None:
