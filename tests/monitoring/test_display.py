@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
@@ -93,6 +94,18 @@ def test_a_training_whose_output_nobody_reads_ends(monkeypatch: pytest.MonkeyPat
         with pytest.raises(BrokenPipeError):
             PlainDisplay(interval=0.0).report(REPORT)
         monkeypatch.undo()
+
+
+def test_the_live_view_is_redrawn_now_and_then_and_for_every_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    display = LiveDisplay(CONFIG, StatusBoard(2), Path("runs/x"), "cpu")
+    drawn = Mock()
+    monkeypatch.setattr(display.live, "update", drawn)
+    for _ in range(10):
+        display.refresh()
+    assert drawn.call_count == 1
+    display.report(REPORT)
+    display.refresh()
+    assert drawn.call_count == 2
 
 
 def test_the_live_view_tells_the_time_that_is_left_in_a_narrow_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:
