@@ -176,6 +176,12 @@ def test_another_method_than_that_of_the_configuration_is_refused(tmp_path: Path
         run(["train", "--resume", str(tmp_path), "--method", "n-step-q"])
 
 
+def test_a_configuration_for_another_kind_of_observation_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"method": "a3c", "env": "CartPole-v1"}')
+    with pytest.raises(UsageError, match="has what was chosen for the vectors of CartPole-v1; for ALE/Pong-v5, which"):
+        run(["train", "--config", str(tmp_path), "--env", "ALE/Pong-v5", "--network", "a3c"])
+
+
 def test_another_preset_than_that_of_the_configuration_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"method": "a3c", "preset": "fast"}')
     with pytest.raises(UsageError, match=r"--config .* has what fast chose; for paper start without --config"):

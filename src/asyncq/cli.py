@@ -122,8 +122,10 @@ def _train(arguments: list[str]) -> int:
     base = base_of(found.config, flags)
     config = parse(TrainConfig, "train", flags, base)
     refuse_unread(config, base or TrainConfig())
-    from asyncq.training import train
+    from asyncq.training import refuse_other_kind, train
 
+    if base is not None:
+        refuse_other_kind(config, base)
     return train(config)
 
 
@@ -152,7 +154,8 @@ def base_of(config: str | None, flags: list[str]) -> TrainConfig | None:
         return None
     if not config:
         raise UsageError("--config needs the path of a config.json")
-    base = read_config(Path(config), f"--config {config}")
+    path = Path(config)
+    base = read_config(path / "config.json" if path.is_dir() else path, f"--config {config}")
     for fixed in CHOOSERS:
         if (wanted := getattr(found, fixed)) not in (None, getattr(base, fixed)):
             chose = getattr(base, fixed)

@@ -41,6 +41,8 @@ class ConvertConfig(WeightsConfig):
     """Layout of a Keras file: 1, or 2 for Keras 2 and 3 (default: that of the file the weights came from, else 2)."""
 
     def __post_init__(self) -> None:
+        if self.weights and self.output is None:
+            raise UsageError("convert takes both files without --weights, as in: asyncq convert IN.h5 OUT.h5")
         super().__post_init__()
         if self.output is None:
             raise UsageError("name the file to write, as in: asyncq convert IN.h5 OUT.h5")
@@ -71,6 +73,8 @@ def convert(config: ConvertConfig) -> int:
             save_weights(path, weights)
         elif kind == "keras":
             save_keras(path, weights, config.keras_version)
+            if weights.spec.family != "atari-2016":
+                said = f"; it cannot say how frames are made, and is played as in 2016: to play on, keep {config.file}"
         elif kind == "safetensors":
             save_safetensors(path, weights)
         else:

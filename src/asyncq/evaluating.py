@@ -105,6 +105,7 @@ def evaluate(config: EvaluateConfig) -> int:
     print(json.dumps(result) if config.json else _sentence(result))
     if config.plot is not None:
         _draw(Path(config.plot), result)
+        print(config.plot, file=sys.stderr)
     return 0
 
 

@@ -20,6 +20,7 @@ from asyncq.config import TrainConfig
 from asyncq.devices import choose_device, has_fast_bf16
 from asyncq.doctor import refuse_hopeless, refuse_too_large
 from asyncq.envs import EnvironmentSpec, describe, read_kwargs
+from asyncq.errors import UsageError
 from asyncq.experience import ExperienceQueue, FragmentLayout
 from asyncq.learner import LearnerTask
 from asyncq.machine import usable_cores
@@ -135,6 +136,16 @@ def settle(config: TrainConfig) -> tuple[TrainConfig, EnvironmentSpec]:
     check_queue(config)
     assert config.frame_stack
     return config, dataclasses.replace(spec.resized(config.frame_size), frame_stack=config.frame_stack)
+
+
+def refuse_other_kind(config: TrainConfig, base: TrainConfig) -> None:
+    """Raises UsageError if `config` is that of the run `base`, but for observations of another kind."""
+    if config.env == base.env:
+        return
+    before, wanted = (describe(each.env, each.imports, kwargs=read_kwargs(each.env_kwargs)) for each in (base, config))
+    if before.kind != wanted.kind:
+        why = f"has what was chosen for the {before.kind}s of {base.env}"
+        raise UsageError(f"--config {why}; for {config.env}, which gives {wanted.kind}s, start without --config")
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ class LiveDisplay:
 
     def say(self, line: str) -> None:
         with unseen(self.live.console):
-            self.live.console.print(line, markup=False, highlight=False)
+            self.live.console.print(Text(line))
 
     def refresh(self) -> None:
         if time.monotonic() < self._next:
