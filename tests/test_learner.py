@@ -182,6 +182,15 @@ def test_a_report_due_at_the_end_is_made_once(tmp_path: Path) -> None:
     assert [report.get("env_steps") for report in received(reports)] == [8, 16, 24, None]
 
 
+@pytest.mark.parametrize(("passed", "wait"), [(0, 1), (20, 2), (49, 4.9), (1000, 5)])
+def test_first_reports_come_sooner(passed: float, wait: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, _ = make_learner(tmp_path, report_interval=5.0)
+    learner.began = 100.0
+    monkeypatch.setattr("asyncq.learner.time.monotonic", lambda: 100.0 + passed)
+    learner._plan_report()
+    assert learner.next_report - 100.0 == pytest.approx(passed + wait)
+
+
 def test_steps_that_only_reset_are_not_counted(tmp_path: Path) -> None:
     learner, reports = make_learner(tmp_path, total_steps=2 * STEPS * ENVS - 3)
     push(learner, 0, resets=3)

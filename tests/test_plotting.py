@@ -106,6 +106,20 @@ def test_words_of_the_user_are_no_markup() -> None:
     assert names[2].split() == ["three", "words"] * 20 and max(map(len, names[2].splitlines())) <= 48
 
 
+@pytest.mark.parametrize("envs", [("CartPole-v1",), ("CartPole-v1", "LunarLander-v3")])
+def test_a_legend_of_many_lines_stands_beside_them(envs: tuple[str, ...]) -> None:
+    names = [f"line {index}, {'three words ' * 3}" for index in range(3 * MOST_ENDS)]
+    figure = draw([a_line(name, env) for env in envs for name in names], PlotConfig(runs=("run",)))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert [text.get_text().split() for text in legend.get_texts()] == [name.split() for name in names]
+    box = legend.get_window_extent()
+    assert all(axes.get_legend() is None for axes in figure.axes)
+    assert all(box.x0 > axes.get_window_extent().x1 for axes in figure.axes)
+    assert box.y0 >= 0 and box.x1 <= figure.bbox.x1
+    assert all(axes.get_window_extent().width > 3 * figure.dpi for axes in figure.axes)
+
+
 def test_a_run_with_one_report_is_a_dot() -> None:
     one = np.array([3.0])
     (axes,) = panels(Line("a3c", "CartPole-v1", 1, 0 * one, one, one, one))

@@ -182,7 +182,7 @@ class TrainConfig:
     """One worker, in step with the learner: the run repeats bit for bit on the same machine, also when it was stopped
     and resumed. Games begin anew at every --save-interval, and a resumed run goes back to the last one. Slow."""
     report_interval: float = 5.0
-    """Seconds between reports."""
+    """Seconds between reports; a run's first ones come sooner."""
     quiet: bool = False
     """Print only warnings, errors, restarts and where the results are."""
 

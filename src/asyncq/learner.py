@@ -31,6 +31,9 @@ from asyncq.storage.weights_file import TrainedWeights
 from asyncq.weights import Snapshot, WeightBoard, flatten_parameters
 
 LOOK_AROUND_SECONDS = 0.2
+FIRST_REPORT_SECONDS = 1.0
+REPORTS_SLOW_DOWN = 0.1
+"""Reports are this share of the time so far apart, until that is --report-interval: a short run has a curve, too."""
 GATHER_SECONDS = 5.0
 """How long a batch that has begun waits for each further fragment."""
 BAD_BATCHES = 20
@@ -100,13 +103,14 @@ class Learner:
         self.advantage_square = 0.0
         self.bad_batches = 0
         self.saver = Saver(config, task.run_dir, task.reports)
+        self.began = time.monotonic()
 
     def learn(self) -> None:
         """The learner's whole loop."""
         self.metrics.best = self.saver.record_to_beat(self.metrics.best)
         self.publish()
         self.task.reports.send({"started": self.env_steps})
-        self.next_report = time.monotonic() + self.config.report_interval
+        self._plan_report()
         if self.config.deterministic and not self.env_steps:
             self.saver.save(self.state(), self.trained())
         reason = self._reason_to_stop() if self.env_steps else None  # one that goes on may be at its target
@@ -267,8 +271,13 @@ class Learner:
         report["learning_rate"] = self.config.learning_rate_at(self.env_steps)
         report["epsilon"] = self._mean_epsilon()
         self.task.reports.send(report)
-        self.next_report = time.monotonic() + self.config.report_interval
+        self._plan_report()
         self._save_record()
+
+    def _plan_report(self) -> None:
+        now = time.monotonic()
+        early = max(FIRST_REPORT_SECONDS, REPORTS_SLOW_DOWN * (now - self.began))
+        self.next_report = now + min(early, self.config.report_interval)
 
     def _mean_epsilon(self) -> float | None:
         """Share of random actions, over all environments; None if the method has no epsilon."""

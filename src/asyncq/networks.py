@@ -48,7 +48,10 @@ class Head(nn.Linear):
     """In float32 under autocast, too: in bfloat16 actions of nearly the same value would be equal."""
 
     def forward(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
+        device = features.device.type
+        if not torch.is_autocast_enabled(device):
+            return super().forward(features)
+        with torch.autocast(device, enabled=False):
             return super().forward(features)
 
 

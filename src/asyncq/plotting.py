@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # an extra, which drawing alone needs
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
+    from matplotlib.lines import Line2D
 
 X_LABELS = {"env-steps": "env steps", "seconds": "training time", "frames": "frames"}
 Y_LABELS = {
@@ -37,7 +40,9 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 """Okabe and Ito's, which colour-blind people tell apart; their yellow is too light for lines."""
 DASHES = ("-", "--", ":", "-.")
 MOST_ENDS = 6
-"""Lines of a panel up to which their last values are written beside them."""
+"""Lines of a panel up to which their last values are written beside them, and their legend over them."""
+LEGEND_INCHES = 4.0
+"""Of a legend that stands beside the panels."""
 LEGEND_WIDTH = 48
 """Characters of a line's name until it is broken."""
 
@@ -121,7 +126,9 @@ def draw(lines: list[Line], config: PlotConfig) -> Figure:
     envs = list(dict.fromkeys(line.env for line in lines))
     labels = list(dict.fromkeys(line.label for line in lines))
     columns, rows = min(2, len(envs)), math.ceil(len(envs) / 2)
-    figure = Figure(figsize=(8, 4.5) if len(envs) == 1 else (10.4, 4 * rows), layout="constrained")
+    crowded = any(sum(line.env == env for line in lines) > MOST_ENDS for env in envs)
+    width, height = (8, 4.5) if len(envs) == 1 else (10.4, 4 * rows)
+    figure = Figure(figsize=(width + LEGEND_INCHES * crowded, height), layout="constrained")
     unit, x_label = 1, X_LABELS[config.x]
     if config.x == "seconds":
         unit, name = time_unit(max(line.x[-1] for line in lines))
@@ -138,6 +145,11 @@ def draw(lines: list[Line], config: PlotConfig) -> Figure:
         if index % columns == 0:
             axes.set_ylabel(Y_LABELS.get(config.y, config.y.replace("_", " ")), fontsize=11)
         _dress(axes, env if len(envs) > 1 else config.title or env)
+        if not crowded:
+            _add_legend(axes, axes.get_lines(), loc="best").set_in_layout(False)
+    if crowded:
+        drawn = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+        _add_legend(figure, list(drawn.values()), loc="outside right upper")
     if config.title and len(envs) > 1:
         figure.suptitle(config.title, fontsize=14, fontweight="bold", parse_math=False)
     if note := note_on(lines, config.smooth):
@@ -175,7 +187,7 @@ def _write_ends(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
 
 
 def _dress(axes: Axes, title: str) -> None:
-    """Title, frame, grid, ticks and legend."""
+    """Title, frame, grid and ticks."""
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold", parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#999999")
@@ -184,12 +196,15 @@ def _dress(axes: Axes, title: str) -> None:
     axes.tick_params(color="#999999", labelsize=10)
     _dress_ticks(axes.xaxis, axes.get_xlim())
     _dress_ticks(axes.yaxis, axes.get_ylim())
-    drawn = axes.get_lines()  # given with their labels, also those that begin with _ are named
+
+
+def _add_legend(place: Axes | Figure, drawn: Sequence[Line2D], loc: Literal["best", "outside right upper"]) -> Legend:
+    """Lines are given with their labels, or those that begin with _ would have no name."""
     labels = [fill(str(line.get_label()), LEGEND_WIDTH) for line in drawn]
-    legend = axes.legend(drawn, labels, loc="best", fontsize=10, framealpha=0.85, edgecolor="none")
-    legend.set_in_layout(False)
+    legend: Legend = place.legend(drawn, labels, loc=loc, fontsize=10, framealpha=0.85, edgecolor="none")
     for text in legend.get_texts():
         text.set_parse_math(False)
+    return legend
 
 
 def _dress_ticks(axis: Axis, limits: tuple[float, float]) -> None:

@@ -166,11 +166,13 @@ class Worker:
             fragment.behaviour_log_probs[t] = log_probs.numpy()
             fragment.behaviour_values[t] = values.numpy()
             self._step(fragment, t)
-            self.memory = self.memory.where(torch.as_tensor(fragment.mask[t, :, None] > 0), 0)
+            if self.network.memory_size:
+                self.memory = self.memory.where(torch.as_tensor(fragment.mask[t, :, None] > 0), 0)
             self.task.status.touch(self.task.index)
             fragment.frames[spec.frame_stack + t] = spec.latest_frames(self.observations)
         if self.heads == "policy-value" and self.task.config.correction == "none":
-            (_, values), _ = self._look()
+            with torch.inference_mode():
+                (_, values), _ = self._look()
             fragment.behaviour_values[-1] = values.numpy()
 
     @torch.inference_mode()
@@ -179,7 +181,6 @@ class Worker:
         outputs, self.memory = self._look()
         return *self.policy.act(outputs), outputs[1]
 
-    @torch.inference_mode()
     def _look(self) -> tuple[Outputs, Tensor]:
         """What the network makes of the newest observations, and its memory after them."""
         return self.network.step(torch.as_tensor(self.observations), self.memory)
