@@ -82,7 +82,11 @@ def test_a_bench_takes_environments_and_networks_of_ones_own(capfd: pytest.Captu
 def test_a_bench_measures_every_part(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(bench, "WARM_UP_SECONDS", 2.0)
     run(["bench", "--env", "CartPole-v1", "--method", "n-step-q", "--seconds", "0.5", "--json"])
-    result = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert [line.partition(",")[0] for line in said.err.splitlines()] == [
+        "timing emulation", "timing the queue: 0 s", "timing a training",
+    ]  # fmt: skip
+    result = json.loads(said.out)
     for name in ("env_sps", "inference_sps", "learner_sps", "queue_gb_s", "hand_off_ms", "ideal_sps", "train_sps"):
         assert result[name] > 0
     assert result["efficiency"] == pytest.approx(result["train_sps"] / result["ideal_sps"])

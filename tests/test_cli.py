@@ -48,6 +48,8 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path) -> None:
         (["train", "--total-steps", "much"], "'much' is no INT"),
         (["train", "--total-steps", "1.5"], "'1.5' is no INT"),
         (["train", "--procceses", "2"], "perhaps you meant --processes INT"),
+        (["train", "--num_envs=8"], "there is no --num-envs; here it is --envs-per-process"),
+        (["bench", "--num-envs", "8"], "Unrecognized options: --num-envs"),
         (["train", "--lr", "abc"], "'abc' is no FLOAT;"),
         (["train", "--layer-norm", "maybe"], "'maybe' is no {True,False}"),
         (["evaluate", "absent.h5"], "no weights file"),

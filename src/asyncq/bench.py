@@ -94,15 +94,23 @@ def bench(config: BenchConfig) -> int:
     training, spec = settle(config.training())
     network_for(training, spec)  # refuses what the children could not build
     device = choose_device(training.device)
+    announce("emulation, inference and learning, each alone", 3 * config.seconds)
     result: dict[str, Any] = dict(time_parts(training, spec, device, config.seconds))
+    announce("the queue", config.seconds)
     result |= time_queue(training, spec, config.seconds)
     result["ideal_sps"] = ideal_sps(result, usable_cores(), device)
+    announce("a training, once it is warm", WARM_UP_SECONDS + 6 * config.seconds)
     result["train_sps"] = mean_sps(short_training(training, 6 * config.seconds))
     result["efficiency"] = result["train_sps"] / result["ideal_sps"]
     result |= {"cores": usable_cores(), "device": device}
     result["limit"] = limit(result)
     print(json.dumps(result) if config.json else table(result, training))
     return 0
+
+
+def announce(part: str, seconds: float) -> None:
+    """Say on stderr what is timed now, and about how long that takes."""
+    print(f"timing {part}: {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
 def time_parts(config: TrainConfig, spec: EnvironmentSpec, device: str, seconds: float) -> dict[str, float]:

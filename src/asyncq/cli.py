@@ -47,6 +47,12 @@ OF_MANY_WORDS = (
     "--import", "--env-kwargs", "--labels", "--epsilon-final", "--epsilon-probabilities", "--exploration-persistence",
 )  # fmt: skip
 """Flags of which tyro keeps the last alone, with its words, where they are repeated."""
+ELSEWHERE = {
+    "--steps": "total_steps", "--timesteps": "total_steps", "--total-timesteps": "total_steps",
+    "--workers": "processes", "--num-workers": "processes",
+    "--envs": "envs_per_process", "--num-envs": "envs_per_process",
+}  # fmt: skip
+"""What other programs call a flag, and the field that it is here."""
 CHOOSERS = ("method", "preset")
 """They chose what a `config.json` holds, so they cannot change beside it."""
 NOT_OUR_FAULT = {
@@ -168,6 +174,7 @@ def parse(kind: type[Config], command: str, arguments: list[str], default: Confi
     said = io.StringIO()
     settings: dict[str, Any] = {} if default is None else {"default": default}
     names = [word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")]
+    refuse_names_of_elsewhere(kind, names)
     for name in OF_MANY_WORDS:
         if names.count(name) > 1:
             raise UsageError(f"{name} is given {names.count(name)} times; give it once, with all of its words")
@@ -180,6 +187,14 @@ def parse(kind: type[Config], command: str, arguments: list[str], default: Confi
         if not end.code:
             raise
         raise UsageError(f"{in_one_line(said.getvalue())}; asyncq {command} --help lists the flags") from None
+
+
+def refuse_names_of_elsewhere(kind: Any, names: list[str]) -> None:
+    """Raises UsageError with the name that a flag has here, if it is one of this command's."""
+    fields = {field.name for field in dataclasses.fields(kind)}
+    for name in names:
+        if (field := ELSEWHERE.get(name)) in fields:
+            raise UsageError(f"there is no {name}; here it is --{field.replace('_', '-')}")
 
 
 def unwrap_help(kind: Any) -> None:

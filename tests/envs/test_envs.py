@@ -68,6 +68,7 @@ def test_frames_of_another_size(env_id: str) -> None:
 
 def test_an_unknown_id_names_the_nearest() -> None:
     assert "the nearest ids are CartPole-v1" in refusal("CartPol-v1")
+    assert "the nearest ids are ALE/Pong-v5" in refusal("pong")
     assert "ALE/Pong-v5" in refusal("ALE/Pnog-v5")
     assert "Pong-v4" in refusal("pong")
 

@@ -182,7 +182,8 @@ def _find(env_id: str, imports: Iterable[str]) -> EnvSpec:
     try:
         return gym.spec(env_id)
     except gym.error.Error as error:
-        known = {name.lower(): name for name in gym.registry}
+        known = {name.rpartition("/")[2].lower(): name for name in gym.registry if "/" in name}
+        known |= {name.lower(): name for name in gym.registry}
         near = [known[name] for name in difflib.get_close_matches(env_id.lower(), known, 3, cutoff=0.7)]
         hint = f"the nearest ids are {', '.join(near)}; " if near else ""
         raise UsageError(f"environment {env_id} is unknown; {hint}a package's own need --import MODULE") from error
