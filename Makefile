@@ -48,4 +48,4 @@ image-check: ## build the image with Docker, and train, evaluate and record in i
 
 clean: ## remove .venv, build output and caches; runs/ stays
 	rm -rf .venv build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -66,13 +66,13 @@ def main(settings: Settings, flags: list[str]) -> int:
     worst = 0
     for process, rows in seen.items():
         minutes, memory, descriptors = np.array(rows).T
-        slope = np.polyfit(minutes, memory, 1)[0] if len(rows) > 2 else float("nan")
+        slope = np.polyfit(minutes, memory, 1)[0] if len(rows) > 2 else 0.0  # it began just now
         kept = descriptors[-len(rows) // 4 :].min() - descriptors[: len(rows) // 4 + 1].max()
         print(
             f"process {process}: {minutes[-1] - minutes[0]:.1f} min, PSS {memory[0]:.0f} MB, then {memory[-1]:.0f} MB, "
             f"{slope:+.2f} MB a minute; descriptors {descriptors.min():.0f} to {descriptors.max():.0f}"
         )
-        worst = max(worst, int(not slope <= MOST_GROWTH or kept > 0))
+        worst = max(worst, int(slope > MOST_GROWTH or kept > 0))
     return worst
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -161,6 +162,16 @@ def test_two_cannot_train_in_one_directory(tmp_path: Path) -> None:
         open_run(settled(tmp_path, resume="auto"), pytest.fail)
     released(run)
     assert open_run(settled(tmp_path, resume="auto"), pytest.fail) == Run(tmp_path, None, 0)
+
+
+def test_who_asks_whether_a_run_trains_keeps_none_from_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released(open_run(settled(tmp_path), pytest.fail))
+    with open(tmp_path / ".lock") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        monkeypatch.setattr("asyncq.runs.time.sleep", lambda _: asking.close())
+        assert open_run(settled(tmp_path, resume="auto"), pytest.fail) == Run(tmp_path, None, 0)
 
 
 def test_a_run_that_has_all_its_steps_is_left_as_it_is(tmp_path: Path) -> None:

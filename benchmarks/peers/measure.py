@@ -38,7 +38,7 @@ class Settings:
     folder: Path = Path(".peers")
     """Where the peers are installed."""
     seconds: float = 60.0
-    """How long each is measured, after its warm-up."""
+    """How long each is measured, after its warm-up; Sample Factory from its first frames on."""
     rounds: int = 3
     """Turns; the medians are compared."""
 

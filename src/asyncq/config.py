@@ -175,7 +175,7 @@ class TrainConfig:
     """Seconds without a sign of life after which a worker counts as hanging, and is replaced; at least 600
     while it starts."""
     max_restarts: int = 100
-    """How many workers that died or hung are replaced; one more ends the run."""
+    """How many workers that died or hung are replaced until the learner ends; one more ends the run."""
     max_learner_restarts: int = 0
     """Times that a learner which died starts again, with new workers, from the newest saved state."""
     deterministic: bool = False
@@ -184,7 +184,7 @@ class TrainConfig:
     report_interval: float = 5.0
     """Seconds between reports; a run's first ones come sooner."""
     quiet: bool = False
-    """Print only warnings, errors, restarts and where the results are."""
+    """Print only warnings, errors, restarts, where a run goes on, that it stops, and where the results are."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work. Raises UsageError with the reason."""

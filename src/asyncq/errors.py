@@ -1,5 +1,8 @@
 """Errors that are the user's to mend, and how others are told in a line."""
 
+import sys
+from shlex import quote
+
 
 class UsageError(Exception):
     """Says in one line what is wrong with the input and how to mend it; the command line exits with status 2."""
@@ -15,5 +18,5 @@ def one_line(error: BaseException) -> str:
 
 
 def install(extra: str) -> str:
-    """The command that brings one of the package's extras."""
-    return f"pip install 'asyncq[{extra}]'"
+    """The command that brings one of the package's extras to this Python."""
+    return f"{quote(sys.executable)} -m pip install 'asyncq[{extra}]'"

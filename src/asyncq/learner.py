@@ -280,7 +280,7 @@ class Learner:
         self.next_report = now + min(early, self.config.report_interval)
 
     def _mean_epsilon(self) -> float | None:
-        """Share of random actions, over all environments; None if the method has no epsilon."""
+        """Expected share of random actions, whichever final epsilons were drawn; None if the method has no epsilon."""
         config = self.config
         if self.method.HEADS != "q":
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -17,6 +18,9 @@ from asyncq.config import TrainConfig
 from asyncq.errors import UsageError
 from asyncq.storage.files import write_whole
 from asyncq.storage.state_file import newest_state
+
+GLANCE_SECONDS = 0.1
+"""Within which `is_training` has given the lock back."""
 
 LASTING = (
     "method", "env", "imports", "env_kwargs", "network", "layer_norm", "dueling", "recurrent", "frame_stack",
@@ -120,6 +124,10 @@ def _lock(directory: Path) -> int:
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror}") from error
     try:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        time.sleep(GLANCE_SECONDS)  # it may be is_training that holds it
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)

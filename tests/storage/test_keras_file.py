@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -148,10 +149,12 @@ def test_stack_and_actions_come_from_the_shapes(stack: int, tmp_path: Path) -> N
 
 
 def test_weights_without_a_counterpart_are_not_written(tmp_path: Path) -> None:
-    weights = random_weights()
-    weights.parameters["trunk.norms.0.weight"] = np.ones(3, np.float32)
-    with pytest.raises(UsageError, match="no counterpart in Keras"):
-        save_keras(tmp_path / "k.h5", weights)
+    normalised, larger = random_weights(), random_weights()
+    normalised.parameters["trunk.norms.0.weight"] = np.ones(3, np.float32)
+    larger = dataclasses.replace(larger, spec=larger.spec.resized(86))  # the parameters' shapes are the same
+    for weights in (normalised, larger):
+        with pytest.raises(UsageError, match="no counterpart in Keras"):
+            save_keras(tmp_path / "k.h5", weights)
     assert not list(tmp_path.iterdir())
 
 

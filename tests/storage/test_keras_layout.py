@@ -81,4 +81,5 @@ def test_other_sizes_are_not_recognised() -> None:
     layers = [layer for layer in to_keras(parameters(), KerasFormat()).values() if layer]
     wider = [Layer(np.zeros((2592, 300), np.float32), np.zeros(300, np.float32)), *layers[3:]]
     assert recognise(from_keras([*layers[:2], *wider], KerasFormat())) is None
+    assert recognise(parameters("small")) is None
     assert recognise({}) is None

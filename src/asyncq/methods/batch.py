@@ -17,7 +17,8 @@ CACHED_ROWS = 256
 
 class Batch(NamedTuple):
     """Fragments side by side: `observations[T+1, E, S, ...]`, `behaviour_values[T+1, E]`, the rest `[T, E]`; rewards
-    are scaled and clipped. Images may be in squares, `observations[T+1, E, 16 S, H / 4, W / 4]`.
+    are scaled and clipped. Images may be in squares, `observations[T+1, E, 16 S, H / 4, W / 4]`; vectors are
+    `observations[T+1, E, D]`.
 
     `env_steps` is how far the run has come, for what changes with it. `memories[C, E, M]`: what a network with an LSTM
     remembered as each of C sequences of T/C steps began; none without. `advantage_square` is the mean square of the

@@ -14,6 +14,7 @@ import numpy as np
 
 from asyncq.config import TrainConfig
 from asyncq.envs import EnvironmentSpec, describe_2016
+from asyncq.envs.spec import FRAME_SHAPE
 from asyncq.errors import UsageError
 from asyncq.shared import Array
 from asyncq.storage.files import read_weights_bytes, write_whole
@@ -75,7 +76,7 @@ def save_keras(path: Path, weights: TrainedWeights, version: int | None = None) 
 
     Raises UsageError if no Keras network of 2016 has these parameters, OSError if `path` cannot be written.
     """
-    if recognise(weights.parameters) is None:
+    if recognise(weights.parameters) is None or weights.spec.frame_shape != FRAME_SHAPE:  # 86x86 has the same shapes
         raise UsageError(
             "these weights have no counterpart in Keras: only those trained with --network a3c or nature and "
             "--layer-norm False on frames of 84x84, without --recurrent and --dueling, do"

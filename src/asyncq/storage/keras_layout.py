@@ -14,7 +14,6 @@ import torch
 from asyncq.envs.spec import FRAME_SHAPE
 from asyncq.networks import make_network
 from asyncq.shared import Array
-from asyncq.trunks import CONVOLUTIONS
 
 BACKENDS = ("theano", "tensorflow")
 DATA_FORMATS = ("channels_first", "channels_last")
@@ -90,7 +89,7 @@ def recognise(parameters: dict[str, Array]) -> str | None:
     if head not in found or "trunk.convolutions.0.weight" not in found:
         return None
     shape = (found["trunk.convolutions.0.weight"][1], *FRAME_SHAPE)
-    for name in CONVOLUTIONS:
+    for name in ("a3c", "nature"):
         with torch.device("meta"):  # shapes without numbers
             expected = make_network(name, heads, shape, found[head][0], layer_norm=False).state_dict()
         if {key: tuple(value.shape) for key, value in expected.items()} == found:
