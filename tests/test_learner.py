@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import math
 import multiprocessing
 import threading
 from functools import partial
@@ -29,7 +30,7 @@ from asyncq.learner import (
     learned_rewards,
     run_learner,
 )
-from asyncq.methods import network_for
+from asyncq.methods import METHODS, network_for
 from asyncq.methods.batch import Batch, stack_frames
 from asyncq.status import StatusBoard
 from asyncq.storage import sealed
@@ -71,6 +72,7 @@ def make_learner(
     )
     learner = Learner(task)
     object.__setattr__(task, "board", WeightBoard(learner.weights.numel()))
+    learner.began = -math.inf  # so that no report comes before --report-interval
     return learner, reports
 
 
@@ -128,7 +130,7 @@ def test_rewards_are_scaled_and_then_clipped(scale: float, clip: float, expected
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-@pytest.mark.parametrize("method", ["a3c", "n-step-q", "one-step-q"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_run_learns_publishes_reports_and_saves(tmp_path: Path, method: str, recurrent: bool) -> None:
     total_steps = 3 * STEPS * ENVS
     learner, reports = make_learner(
@@ -441,10 +443,11 @@ def test_stacks_of_several_fragments_begin_anew_at_resets(tmp_path: Path) -> Non
     assert torch.equal(learner.to_device(fragments).observations, expected)
 
 
-def test_what_the_learner_learns_from_is_what_was_pushed(tmp_path: Path) -> None:
-    learner, _ = make_learner(tmp_path, batch_size=2 * STEPS * ENVS, reward_scale=2.0)
-    push(learner, 0)
-    push(learner, 1, resets=1)
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_the_learner_learns_from_is_what_was_pushed(tmp_path: Path, count: int) -> None:
+    learner, _ = make_learner(tmp_path, batch_size=count * STEPS * ENVS, reward_scale=2.0)
+    for version in range(count):
+        push(learner, version, resets=1)
     fragments = learner._drain()
     copies = [copy.deepcopy(fragment) for fragment in fragments]
     learner.env_steps = 7
@@ -486,12 +489,24 @@ def test_the_queues_bound_is_the_bound_of_the_lag(
     assert max(lags) >= passes * (batches_ahead - 1)
 
 
-@pytest.mark.parametrize(("method", "target_interval"), [("a3c", 0), ("one-step-q", 5)])
-def test_a_restored_learner_goes_on_as_the_first_would(tmp_path: Path, method: str, target_interval: int) -> None:
-    first, second = (
-        make_learner(tmp_path, method=method, target_interval=target_interval, passes=2, batch_size=STEPS)[0]
-        for _ in range(2)
-    )
+def test_steps_beyond_the_last_are_not_learned_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, _ = make_learner(tmp_path, total_steps=5)
+    batches: list[Batch] = []
+    monkeypatch.setattr(learner, "learn_from", batches.append)
+    push(learner, 0)
+    learner.learn()
+    assert [int(batch.mask.sum()) for batch in batches] == [5]
+
+
+@pytest.mark.parametrize(
+    ("method", "target_interval", "optimizer"),
+    [("a3c", 0, "muon"), ("one-step-q", 5, "radam"), ("n-step-q", 0, "adam"), ("one-step-sarsa", 5, "rmsprop")],
+)
+def test_a_restored_learner_goes_on_as_the_first_would(
+    tmp_path: Path, method: str, target_interval: int, optimizer: str
+) -> None:
+    settings = {"method": method, "target_interval": target_interval, "optimizer": optimizer}
+    first, second = (make_learner(tmp_path, **settings, passes=2, batch_size=STEPS)[0] for _ in range(2))
 
     def learn(learner: Learner, version: int) -> None:
         push(learner, version)

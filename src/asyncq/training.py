@@ -118,7 +118,8 @@ def attempt(
         try:
             reason = follow(supervisor, reports, recorder, display, signals)
         except RunFailed as error:
-            reason, failure = str(error), error.with_traceback(None)  # which would keep what the processes shared
+            reason = str(error)
+            failure = type(error)(reason)  # a new one: the frames of that one keep what the processes shared
         finally:
             supervisor.stop(STOP_SECONDS, hurry=lambda: signals.received >= 2)
         outcome = Outcome(reason, recorder.env_steps, recorder.episodic_return, failure)

@@ -11,7 +11,7 @@ from asyncq.methods import METHODS, network_for
 
 
 def test_every_method_of_the_configuration_exists() -> None:
-    assert set(METHODS) == set(checks.METHODS)
+    assert set(METHODS) == set(checks.METHODS) == set(checks.UNREAD)
 
 
 def test_every_method_names_its_heads() -> None:
