@@ -505,7 +505,7 @@ def test_steps_beyond_the_last_are_not_learned_from(tmp_path: Path, monkeypatch:
 def test_a_restored_learner_goes_on_as_the_first_would(
     tmp_path: Path, method: str, target_interval: int, optimizer: str
 ) -> None:
-    settings = {"method": method, "target_interval": target_interval, "optimizer": optimizer}
+    settings: dict[str, Any] = {"method": method, "target_interval": target_interval, "optimizer": optimizer}
     first, second = (make_learner(tmp_path, **settings, passes=2, batch_size=STEPS)[0] for _ in range(2))
 
     def learn(learner: Learner, version: int) -> None:

@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from unittest.mock import Mock
 
 import h5py
@@ -28,7 +28,9 @@ from asyncq.storage.weights_file import load_weights
 from asyncq.supervisor import RunFailed
 from asyncq.training import SAME_REQUEST_SECONDS, Outcome, Shared, Signals, conclude, follow, settle
 from asyncq.trunks import ImageNorm
-from tiny_envs import FAILING, RECALL
+from tiny_envs import BRIGHT, FAILING, RECALL
+
+Start: TypeAlias = Callable[..., "subprocess.Popen[str]"]
 
 
 def asyncq(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -36,9 +38,22 @@ def asyncq(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
 
 
-def start(*arguments: object) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "asyncq", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts `asyncq` as the leader of a process group, of which the test leaves nothing even if it fails."""
+    groups = []
+
+    def start(*arguments: object) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "asyncq", *map(str, arguments)]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        groups.append(process.pid)
+        return process
+
+    yield start
+    for group in groups:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
 
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -109,6 +124,16 @@ def test_an_lstm_learns_what_has_to_be_remembered(method: str, tmp_path: Path, m
     assert json.loads((tmp_path / "summary.json").read_text())["outcome"] == "target-return"
 
 
+@pytest.mark.parametrize("method", ["a3c", "n-step-q"])
+def test_what_a_picture_shows_is_learned(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who does not look gets 4."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    settings = ["--method", method, "--env", BRIGHT, "--import", "tiny_envs", "--processes", 1, "--run-dir", tmp_path]
+    done = asyncq("train", *settings, "--network", "small", "--target-return", 7, "--total-steps", 50_000)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "summary.json").read_text())["outcome"] == "target-return"
+
+
 @pytest.mark.parametrize("settings", [{}, {"recurrent": True}, {"env": "CartPole-v1", "recurrent": True}])
 def test_the_settled_configuration_describes_what_is_played_and_settles_as_itself(settings: dict[str, Any]) -> None:
     config, spec = settle(TrainConfig(**settings))
@@ -153,7 +178,7 @@ def _a_hangup_is_heard() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_a_hangup_is_heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signal_stops_in_order(number: signal.Signals, tmp_path: Path) -> None:
+def test_signal_stops_in_order(number: signal.Signals, tmp_path: Path, start: Start) -> None:
     run_dir = tmp_path / "run"
     process = start("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir, "--report-interval", 0.01)
     wait_for_first_report(run_dir)
@@ -175,7 +200,7 @@ def test_vectors_are_learned_from_in_float32_wherever_bf16_is_fast(monkeypatch: 
         assert settle(TrainConfig(env="ALE/Pong-v5"))[0].precision == on_images
 
 
-def test_interrupt_before_anyone_plays_stops_in_order(tmp_path: Path) -> None:
+def test_interrupt_before_anyone_plays_stops_in_order(tmp_path: Path, start: Start) -> None:
     run_dir = tmp_path / "run"
     process = start("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir)
     while not any(is_ours(pid) for pid in members_of_group(process.pid)):
@@ -188,7 +213,7 @@ def test_interrupt_before_anyone_plays_stops_in_order(tmp_path: Path) -> None:
     assert_nothing_left(process.pid, seconds=2)
 
 
-def test_second_interrupt_stops_at_once(tmp_path: Path) -> None:
+def test_second_interrupt_stops_at_once(tmp_path: Path, start: Start) -> None:
     run_dir = tmp_path / "run"
     process = start("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir, "--report-interval", 0.5)
     wait_for_first_report(run_dir)
@@ -203,7 +228,7 @@ def test_second_interrupt_stops_at_once(tmp_path: Path) -> None:
     assert_nothing_left(process.pid, seconds=2)
 
 
-def test_killed_worker_is_replaced(tmp_path: Path) -> None:
+def test_killed_worker_is_replaced(tmp_path: Path, start: Start) -> None:
     run_dir = tmp_path / "run"
     flags = ["--processes", 2, "--total-steps", 60_000, "--report-interval", 0.5]
     process = start("train", "--env", "CartPole-v1", "--run-dir", run_dir, *flags)
@@ -216,7 +241,7 @@ def test_killed_worker_is_replaced(tmp_path: Path) -> None:
     assert json.loads((run_dir / "summary.json").read_text())["env_steps"] >= 60_000
 
 
-def test_a_stopped_worker_counts_as_hanging_and_is_replaced(tmp_path: Path) -> None:
+def test_a_stopped_worker_counts_as_hanging_and_is_replaced(tmp_path: Path, start: Start) -> None:
     run_dir = tmp_path / "run"
     flags = ["--processes", 2, "--report-interval", 0.5, "--worker-timeout", 10]
     process = start("train", "--env", "CartPole-v1", "--run-dir", run_dir, *flags)
@@ -274,7 +299,7 @@ def test_a_batch_that_the_queue_cannot_hold_is_refused(
     assert advice in done.stderr
 
 
-def test_a_run_killed_at_any_moment_goes_on_from_its_last_state(tmp_path: Path) -> None:
+def test_a_run_killed_at_any_moment_goes_on_from_its_last_state(tmp_path: Path, start: Start) -> None:
     run_dir = tmp_path / "run"
     flags = ["--env", "CartPole-v1", "--processes", 2, "--save-interval", 2_000, "--report-interval", 0.2]
     flags += ["--run-dir", run_dir, "--resume", "auto"]
@@ -299,7 +324,7 @@ def test_a_run_killed_at_any_moment_goes_on_from_its_last_state(tmp_path: Path) 
     assert f"goes on from {reached:,} env steps" in (run_dir / "log.txt").read_text()
 
 
-def test_a_dead_learner_starts_again_from_its_last_state(tmp_path: Path) -> None:
+def test_a_dead_learner_starts_again_from_its_last_state(tmp_path: Path, start: Start) -> None:
     run_dir = tmp_path / "run"
     flags = ["--env", "CartPole-v1", "--processes", 2, "--save-interval", 2_000, "--total-steps", 40_000]
     process = start("train", *flags, "--run-dir", run_dir, "--report-interval", 0.2, "--max-learner-restarts", 1)
@@ -316,7 +341,7 @@ def test_a_dead_learner_starts_again_from_its_last_state(tmp_path: Path) -> None
     assert_nothing_left(process.pid, seconds=5)
 
 
-def test_a_deterministic_run_ends_with_the_same_weights_when_it_was_stopped(tmp_path: Path) -> None:
+def test_a_deterministic_run_ends_with_the_same_weights_when_it_was_stopped(tmp_path: Path, start: Start) -> None:
     flags = ["--method", "one-step-q", "--recurrent", "--env", "CartPole-v1", "--deterministic", "--total-steps", 9_000]
     flags += ["--save-interval", 3_000, "--report-interval", 0.1]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -342,7 +367,7 @@ def env_steps_of_state(run_dir: Path) -> int:
     return max((int(path.stem) for path in (run_dir / "state").glob("[0-9]*.h5")), default=0)
 
 
-def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:
+def test_children_end_with_a_killed_parent(tmp_path: Path, start: Start) -> None:
     run_dir = tmp_path / "run"
     process = start("train", "--env", "CartPole-v1", "--processes", 2, "--run-dir", run_dir, "--report-interval", 0.5)
     wait_for_first_report(run_dir)

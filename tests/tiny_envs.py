@@ -1,5 +1,5 @@
 """What users bring, for the tests to name: tiny environments (pictures, vectors counted from action 5, actions and
-observations that cannot be learned, one that fails) and networks."""
+observations that cannot be learned, what can be learned soon, one that fails) and networks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ TABLE = "AsyncqTest/Table-v0"
 FAILING = "AsyncqTest/Failing-v0"
 RECALL = "AsyncqTest/Recall-v0"
 LIVES = "AsyncqTest/Lives-v0"
+BRIGHT = "AsyncqTest/Bright-v0"
 
 
 class Pixels(gym.Env[np.ndarray[Any, Any], np.int64]):
@@ -96,6 +97,21 @@ class Recall(gym.Env[np.ndarray[Any, Any], np.int64]):
         return np.zeros(1, np.float32), float(last and action == self._cue), last, False, {}
 
 
+class Bright(Pixels):
+    """One half of the picture is bright; whoever acts 0 for the left, 1 for the right gets 1 in each of 8 steps."""
+
+    def _picture(self) -> np.ndarray[Any, Any]:
+        super()._picture()
+        self._side = int(self.np_random.integers(2))
+        self._shown[:, 15 * (1 - self._side) :][:, :15] //= 4
+        return self._shown
+
+    def step(self, action: np.int64) -> tuple[np.ndarray[Any, Any], float, bool, bool, dict[str, Any]]:
+        self._step += 1
+        reward = float(action == self._side)
+        return self._picture(), reward, self._step == 8, False, {}
+
+
 class Lives(Counter):
     """Has 3 lives, loses one every second step, and terminates with the last of them, whatever is done."""
 
@@ -152,6 +168,7 @@ for _name, _class in (
     (FAILING, Failing),
     (RECALL, Recall),
     (LIVES, Lives),
+    (BRIGHT, Bright),
 ):
     if _name not in gym.registry:
         gym.register(_name, entry_point=f"{__name__}:{_class.__name__}", disable_env_checker=True)
