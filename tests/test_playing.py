@@ -267,6 +267,7 @@ def test_stopping_keeps_what_was_recorded(
     assert f"stopped; what was played so far is in {video}" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("_signals_are_heard")
 def test_a_stop_waits_until_its_picture_is_in_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
     video = tmp_path / "game.mp4"

@@ -168,15 +168,7 @@ def test_configuration_can_be_repeated(tmp_path: Path) -> None:
     assert TrainConfig.from_json(json.loads((tmp_path / "run" / "config.json").read_text())) == config
 
 
-@pytest.fixture
-def _a_hangup_is_heard() -> Iterator[None]:
-    """Also where nohup began the tests."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("_a_hangup_is_heard")
+@pytest.mark.usefixtures("_signals_are_heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_stops_in_order(number: signal.Signals, tmp_path: Path, start: Start) -> None:
     run_dir = tmp_path / "run"
@@ -386,7 +378,7 @@ def is_worker(pid: int) -> bool:
     return environment.get("CUDA_VISIBLE_DEVICES") == "" and environment.get("OMP_NUM_THREADS") == "1"
 
 
-@pytest.mark.usefixtures("_a_hangup_is_heard")
+@pytest.mark.usefixtures("_signals_are_heard")
 def test_signals_are_counted_and_handlers_restored() -> None:
     before = signal.getsignal(signal.SIGINT)
     with Signals() as signals:
