@@ -32,6 +32,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"frame_stack": 0}, "--frame-stack"),
     ({"frame_size": 100_000}, "--frame-size is 100000; it must be at most 1024"),
     ({"frame_stack": 100_000}, "--frame-stack is 100000; it must be at most 1024"),
+    ({"frame_skip": 3_000_000_000}, "--frame-skip is 3000000000; it must be at most 1000"),
     ({"run_dir": "caf\udce9"}, "is not UTF-8; give it another"),
     ({"resume": "caf\udce9"}, "is not UTF-8; give it another"),
     ({"epsilon_final": ()}, "--epsilon-final has no numbers"),

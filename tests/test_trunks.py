@@ -8,7 +8,7 @@ from torch import nn
 
 from asyncq.errors import UsageError
 from asyncq.networks import PolicyValueNetwork, make_network
-from asyncq.trunks import ImageNorm, in_squares
+from asyncq.trunks import ImageNorm, in_squares, own_trunk
 
 IMAGE, VECTOR = (4, 84, 84), (6,)
 
@@ -98,6 +98,11 @@ def test_image_norm_is_layer_norm_in_either_order_of_memory() -> None:
 def test_own_trunks_that_cannot_work_are_refused(path: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         make_network(path, "q", VECTOR, 5, False)
+
+
+def test_an_own_trunk_is_tried_on_images_as_the_learner_stacks_them() -> None:
+    with pytest.raises(UsageError, match=r"Use \.reshape"):
+        own_trunk("tiny_envs:Viewing", (4, 8, 8), False)
 
 
 def test_the_trial_of_an_own_trunk_changes_nothing_of_it() -> None:

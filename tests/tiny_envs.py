@@ -195,6 +195,13 @@ class Undecided(Flat):
         return super().forward(observations * 2 if observations.sum() > 0 else observations)
 
 
+class Viewing(Flat):
+    """Works only where observations are contiguous."""
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return super().forward(observations.view(len(observations), -1))
+
+
 class Wide(Flat):
     """Says that it gives fewer features than it does."""
 

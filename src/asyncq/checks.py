@@ -34,7 +34,7 @@ AT_LEAST_0 = (
     "target_interval", "entropy_coefficient", "final_entropy_coefficient", "final_learning_rate",
     "epsilon_anneal_frames", "policy_clip",
 )  # fmt: skip
-AT_MOST = {"frame_size": 1024, "frame_stack": 1024}
+AT_MOST = {"frame_size": 1024, "frame_stack": 1024, "frame_skip": 1000}
 ABOVE_0 = ("learning_rate", "optimizer_epsilon", "reward_scale", "report_interval", "worker_timeout")
 SHARES = ("gamma", "trace_lambda", "epsilon_initial")
 OF_A3C = (

@@ -153,12 +153,16 @@ def own_trunk(path: str, shape: Sequence[int], layer_norm: bool) -> Trunk:
     with that number in its attribute `features`.
     """
     module, _, name = path.partition(":")
+    if len(shape) > 1:  # in memory the channels are last, as where the learner stacks frames: `view` may fail
+        observations = torch.zeros(2, *shape[1:], shape[0], dtype=torch.uint8).movedim(-1, 1)
+    else:
+        observations = torch.zeros(2, *shape)
     try:
         trunk = getattr(importlib.import_module(module), name)(tuple(shape), layer_norm)
         with torch.no_grad():
             if isinstance(trunk, nn.Module):
                 trunk.eval()  # a BatchNorm must not learn from the trial
-            found = trunk(torch.zeros(2, *shape, dtype=torch.uint8 if len(shape) > 1 else torch.float32)).shape
+            found = trunk(observations).shape
     except Exception as error:  # it is the user's code: anything may go wrong
         raise UsageError(f"the network {path} fails: {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(trunk, nn.Module) or list(found) != [2, getattr(trunk, "features", None)]:
