@@ -146,7 +146,7 @@ class Learner:
     def _drain(self) -> list[Fragment]:
         """Enough fragments for one batch, in order; fewer if no more came for a while, or a stop was asked for."""
         assert self.config.batch_size
-        self.metrics.queue_fill.append(self.task.queue.fill)
+        self.metrics.queue_fill.add(self.task.queue.fill)
         fragments: list[Fragment] = []
         deadline = 0.0
         while sum(fragment.mask.size for fragment in fragments) < self.config.batch_size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -53,7 +54,8 @@ def test_lags_and_fill_and_losses_start_anew_with_every_report() -> None:
     metrics = Metrics()
     for lag in (1, 2, 6):
         metrics.add_fragment(fragment([5.0]), updates=lag)
-    metrics.queue_fill += [0.5, 1.0]
+    for fill in (0.5, 1.0):
+        metrics.queue_fill.add(fill)
     metrics.add_losses({"value": torch.tensor(1.0), "policy": torch.tensor(-1.0)})
     metrics.add_losses({"value": torch.tensor(4.0), "policy": torch.tensor(-2.0)})
     first, second = metrics.report(10, 1), metrics.report(20, 2)
@@ -62,6 +64,19 @@ def test_lags_and_fill_and_losses_start_anew_with_every_report() -> None:
     assert first["losses"] == {"value": 2.5, "policy": -1.5}
     assert (second["lag"], second["queue_fill"], second["losses"]) == (None, 0, {})
     assert (second["episodes"], second["episodic_return"]) == (3, 5)
+
+
+def test_what_was_counted_is_not_kept() -> None:
+    metrics = Metrics()
+    sizes = []
+    for _ in range(3):
+        for _ in range(WINDOW):
+            metrics.add_fragment(fragment([5.0]), updates=1)
+            metrics.queue_fill.add(0.5)
+            metrics.add_losses({"value": torch.tensor(1.0)})
+        sizes.append(len(pickle.dumps(vars(metrics))))
+    assert sizes[1] <= sizes[0] + 10
+    assert sizes[2] <= sizes[0] + 10
 
 
 def test_speed_is_env_steps_since_the_last_report(monkeypatch: pytest.MonkeyPatch) -> None:

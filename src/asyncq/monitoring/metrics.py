@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from asyncq.experience import Fragment
-from asyncq.shared import Array
 
 WINDOW = 100
 """Episodes that `episodic_return` is the mean of."""
+
+
+@dataclass
+class Mean:
+    """Of values that are added and not kept."""
+
+    total: Tensor | float = 0.0
+    count: int = 0
+
+    def add(self, value: Tensor | float, count: int = 1) -> None:
+        """Count a value, or the sum of `count` values."""
+        self.total = self.total + value
+        self.count += count
+
+    @property
+    def mean(self) -> float:
+        """0 of no values."""
+        return float(self.total) / max(1, self.count)
 
 
 class Metrics:
@@ -31,23 +49,25 @@ class Metrics:
         self._clear()
 
     def _clear(self) -> None:
-        self.losses: dict[str, list[Tensor]] = defaultdict(list)
-        self.lags: list[Array] = []
-        self.queue_fill: list[float] = []
+        self.losses: dict[str, Mean] = defaultdict(Mean)
+        self.lag, self.longest_lag = Mean(), 0
+        self.queue_fill = Mean()
         self.learner_waited = 0.0
 
     def add_fragment(self, fragment: Fragment, updates: int) -> None:
         """Count a fragment; its steps lag by the learner's `updates` since their weights."""
-        self.lags.append(updates - fragment.weights_versions)
+        lags = updates - fragment.weights_versions
+        self.lag.add(int(lags.sum()), lags.size)
+        self.longest_lag = max(self.longest_lag, int(lags.max()))
         ended = ~np.isnan(fragment.episode_returns)
         self.episodes += int(ended.sum())
         self.returns.extend(fragment.episode_returns[ended].tolist())
         self.lengths.extend(fragment.episode_lengths[ended].tolist())
 
     def add_losses(self, parts: dict[str, Tensor]) -> None:
-        """Keep the parts of one update's loss; they stay on their device until the report."""
+        """Count the parts of one update's loss; their sums stay on their device until the report."""
         for name, value in parts.items():
-            self.losses[name].append(value)
+            self.losses[name].add(value)
 
     @property
     def has_full_window(self) -> bool:
@@ -95,20 +115,14 @@ class Metrics:
             "episodes": self.episodes,
             "episodic_return": round(self.episodic_return, 4) if self.returns else None,
             "episodic_length": round(float(np.mean(self.lengths)), 1) if self.lengths else None,
-            "lag": self._lag(),
-            "queue_fill": round(float(np.mean(self.queue_fill)), 3) if self.queue_fill else 0.0,
+            "lag": {"mean": round(self.lag.mean, 2), "max": self.longest_lag} if self.lag.count else None,
+            "queue_fill": round(self.queue_fill.mean, 3),
             "waits": {
                 "learner": round(self.learner_waited / passed, 3),
                 "workers": round((workers_waited - self.workers_waited_before) / passed, 3),
             },
-            "losses": {name: float(sum(values)) / len(values) for name, values in self.losses.items()},
+            "losses": {name: loss.mean for name, loss in self.losses.items()},
         }
         self.reported, self.steps_reported, self.workers_waited_before = now, env_steps, workers_waited
         self._clear()
         return report
-
-    def _lag(self) -> dict[str, float] | None:
-        if not self.lags:
-            return None
-        lags = np.concatenate(self.lags)
-        return {"mean": round(float(lags.mean()), 2), "max": int(lags.max())}
