@@ -251,6 +251,10 @@ class TrainConfig:
         assert self.processes and self.n_step and self.envs_per_process
         return self.processes * self.queue_size * self.n_step * self.envs_per_process
 
+    def without_place(self) -> TrainConfig:
+        """The same for a run in any directory, of which a file that may move elsewhere should not tell."""
+        return dataclasses.replace(self, run_dir=None, resume=None)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `config.json` and the weights file hold them."""
         return dataclasses.asdict(self)

@@ -325,7 +325,7 @@ class Learner:
         }
         if self.metrics.episodes:
             facts["episodic_return"] = self.metrics.episodic_return
-        return TrainedWeights(parameters, self.config, self.task.spec, facts)
+        return TrainedWeights(parameters, self.config.without_place(), self.task.spec, facts)
 
 
 def learned_rewards(rewards: Tensor, config: TrainConfig) -> Tensor:

@@ -201,8 +201,8 @@ def _is_taken(directory: Path) -> bool:
 
 
 def _write_config(directory: Path, config: TrainConfig) -> None:
-    saved = dataclasses.replace(config, run_dir=None, resume=None).to_json()
+    saved = json.dumps(config.without_place().to_json(), indent=2)
     try:
-        write_whole(directory / "config.json", (json.dumps(saved, indent=2) + "\n").encode())
+        write_whole(directory / "config.json", (saved + "\n").encode())
     except OSError as error:
         raise UsageError(f"cannot write to --run-dir {directory}: {error.strerror}") from error
