@@ -37,6 +37,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"resume": "caf\udce9"}, "is not UTF-8; give it another"),
     ({"epsilon_final": ()}, "--epsilon-final has no numbers"),
     ({"epsilon_final": (0.1, 0.2), "epsilon_probabilities": (0.5,)}, "one probability for each epsilon"),
+    ({"total_steps": 10**300}, "it must be at most 1000000000000000"),
     ({"frame_size": 0}, "--frame-size"),
     ({"frame_skip": 0}, "--frame-skip"),
     ({"max_grad_norm": -1.0}, "--max-grad-norm"),

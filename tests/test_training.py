@@ -4,6 +4,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -396,6 +397,37 @@ def test_signals_are_counted_and_handlers_restored() -> None:
         time.sleep(0.01)
         assert (signals.received, signals.last) == (2, signal.SIGHUP)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def fill_pipe(end: int) -> None:
+    another = os.open(f"/proc/self/fd/{end}", os.O_WRONLY | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(another, bytes(select.PIPE_BUF))
+    os.close(another)
+
+
+@pytest.mark.usefixtures("_signals_are_heard")
+def test_a_signal_requests_a_stop_also_while_nobody_reads_what_is_printed(tmp_path: Path) -> None:
+    unread, stdout = os.pipe()
+    run_dir = tmp_path / "run"
+    flags = ["--env", "CartPole-v1", "--run-dir", str(run_dir), "--report-interval", "0.2"]
+    with subprocess.Popen([sys.executable, "-m", "asyncq", "train", *flags], stdout=stdout) as process:
+        try:
+            wait_for_first_report(run_dir)
+            fill_pipe(stdout)
+            os.close(stdout)
+            reports = 0
+            while (now := len(metrics(run_dir))) > reports:  # until it hangs
+                reports = now
+                time.sleep(2)
+            process.terminate()
+            deadline = time.monotonic() + 20
+            while not (run_dir / "latest.h5").exists():
+                assert time.monotonic() < deadline, "nothing was saved"
+                time.sleep(0.1)
+        finally:
+            os.close(unread)
 
 
 def test_a_terminal_that_goes_ends_nothing_under_nohup() -> None:

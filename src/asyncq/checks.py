@@ -34,7 +34,7 @@ AT_LEAST_0 = (
     "target_interval", "entropy_coefficient", "final_entropy_coefficient", "final_learning_rate",
     "epsilon_anneal_frames", "policy_clip",
 )  # fmt: skip
-AT_MOST = {"frame_size": 1024, "frame_stack": 1024, "frame_skip": 1000}
+AT_MOST = {"total_steps": 10**15, "frame_size": 1024, "frame_stack": 1024, "frame_skip": 1000}
 ABOVE_0 = ("learning_rate", "optimizer_epsilon", "reward_scale", "report_interval", "worker_timeout")
 SHARES = ("gamma", "trace_lambda", "epsilon_initial")
 OF_A3C = (
@@ -73,9 +73,13 @@ def check_kind(config: TrainConfig, kind: str) -> None:
             raise UsageError(f"{given} is for images, but {config.env} gives vectors; leave it out, or give it as auto")
 
 
-def check_queue(config: TrainConfig) -> None:
-    """Raises UsageError if no batch of the settled `config` could ever be gathered."""
-    assert config.batch_size
+def check_settled(config: TrainConfig) -> None:
+    """Raises UsageError if the settled `config` asks for batches, or for saves, that can never be."""
+    assert config.batch_size and config.n_step and config.envs_per_process
+    fragment = config.n_step * config.envs_per_process
+    if config.deterministic and config.save_interval < fragment:
+        games = f"games begin anew at each of them, and a fragment of theirs is {fragment} env steps"
+        raise UsageError(f"--save-interval {config.save_interval} is too short with --deterministic: {games}")
     if config.batch_size > config.queue_steps:
         lanes = -(-config.batch_size * config.queue_size // config.queue_steps)
         room = "a longer --n-step or more --envs-per-process" if config.deterministic else f"--queue-size {lanes}"

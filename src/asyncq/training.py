@@ -15,7 +15,7 @@ from shlex import quote
 from types import FrameType
 from typing import Any
 
-from asyncq.checks import check_queue
+from asyncq.checks import check_settled
 from asyncq.config import TrainConfig
 from asyncq.devices import choose_device, has_fast_bf16
 from asyncq.doctor import refuse_hopeless, refuse_too_large
@@ -109,6 +109,7 @@ def attempt(
             recorder.log(line)
             display.say(line)
 
+        signals.request_stop = shared.status.request_stop
         for line in news:
             say(line)
         if run.resumed_at:
@@ -134,7 +135,7 @@ def settle(config: TrainConfig) -> tuple[TrainConfig, EnvironmentSpec]:
     if config.precision is None:
         fast = spec.kind == "image" and has_fast_bf16(choose_device(config.device))
         config = dataclasses.replace(config, precision="bf16" if fast else "float32")
-    check_queue(config)
+    check_settled(config)
     assert config.frame_stack
     return config, dataclasses.replace(spec.resized(config.frame_size), frame_stack=config.frame_stack)
 
@@ -258,12 +259,14 @@ SAME_REQUEST_SECONDS = 0.3
 class Signals:
     """Counts SIGINT, SIGTERM and SIGHUP instead of dying of them, while it is entered.
 
+    Each requests a stop at once, as this process may hang in a line that nobody reads: behind a pager, say.
     SIGHUP, the terminal's end, only ever counts as the first, and not at all where it was ignored, as under nohup.
     """
 
     def __init__(self) -> None:
         self.received = 0
         self.last = 0
+        self.request_stop: Callable[[], None] = lambda: None
         self._when = float("-inf")
 
     def __enter__(self) -> Signals:
@@ -283,6 +286,7 @@ class Signals:
             self.received += 1
             self._when = now
         self.last = number
+        self.request_stop()
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
