@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,6 +94,20 @@ def test_a_player_that_dies_is_noticed(
     with pytest.raises(PlayerDied, match="died with exit code 1; what it said is above"):
         list(play_games(config, others, range(2)))
     assert "do not fit its network" in capfd.readouterr().err
+
+
+def die(pipe: Connection) -> None:
+    os._exit(3)
+
+
+def test_a_player_that_dies_before_it_has_read_all_weights_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EvaluateConfig(path=str(untrained(tmp_path / "w.h5", "CartPole-v1")))
+    large = replace(read_weights(config), parameters={"weight": np.zeros(1_000_000)})
+    monkeypatch.setattr(evaluating, "_player", die)
+    with pytest.raises(PlayerDied, match="died with exit code 3"):
+        list(play_games(config, large, range(2)))
 
 
 def test_a_player_that_was_killed_may_have_lacked_memory() -> None:

@@ -120,8 +120,10 @@ def play_games(config: AgentConfig, weights: TrainedWeights, seeds: range) -> It
     try:
         for index in range(min(usable_cores(), len(seeds))):
             pipe, theirs = Pipe()
-            pipes[pipe] = start_child(f"player-{index}", PLAYER_ENVIRONMENT, _player, theirs, config, weights)
+            pipes[pipe] = start_child(f"player-{index}", PLAYER_ENVIRONMENT, _player, theirs)
             theirs.close()  # so that the pipe ends with the process
+        for pipe in pipes:
+            _give(pipe, (config, weights))  # not as arguments: whoever starts a process that dies hangs in those
         for pipe, seed in zip([*pipes] * SIDE_BY_SIDE, seeds, strict=False):
             _give(pipe, seed)
             left.popleft()
@@ -135,9 +137,9 @@ def play_games(config: AgentConfig, weights: TrainedWeights, seeds: range) -> It
             process.kill()
 
 
-def _give(pipe: Connection, seed: int) -> None:
+def _give(pipe: Connection, what: object) -> None:
     with contextlib.suppress(ConnectionError):  # the process died, which its end of the pipe tells
-        pipe.send(seed)
+        pipe.send(what)
 
 
 def _next_game(pipe: Connection, process: BaseProcess) -> Game:
@@ -150,8 +152,9 @@ def _next_game(pipe: Connection, process: BaseProcess) -> Game:
     return game
 
 
-def _player(pipe: Connection, config: AgentConfig, weights: TrainedWeights) -> None:
-    """Play a game for each seed that comes, several side by side."""
+def _player(pipe: Connection) -> None:
+    """Take configuration and weights, then play a game for each seed that comes, several side by side."""
+    config, weights = pipe.recv()
     torch.set_num_threads(1)
     gym.logger.min_level = gym.logger.ERROR  # the main process has been warned
     import_modules(config.imports)
