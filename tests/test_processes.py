@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -57,6 +58,20 @@ def test_a_child_heeds_no_sigterm_but_what_it_starts_does() -> None:
     process = start_child("test", {}, start_and_terminate_another, theirs)
     theirs.close()
     assert ours.recv() == -signal.SIGTERM
+    process.join()
+    assert process.exitcode == 0
+
+
+def start_one_of_ones_own() -> None:
+    other = multiprocessing.get_context("spawn").Process(target=int)
+    other.start()
+    other.join()
+    sys.exit(other.exitcode)
+
+
+def test_a_child_may_have_children() -> None:
+    """An environment may play in processes of its own."""
+    process = start_child("test", {}, start_one_of_ones_own)
     process.join()
     assert process.exitcode == 0
 

@@ -46,7 +46,7 @@ def start_child(
     The traceback of an exception goes into `errors`, or else to stderr.
     """
     process = multiprocessing.get_context("spawn").Process(
-        target=_child_main, args=(errors, Packed((run, arguments))), name=f"asyncq-{name}", daemon=True
+        target=_child_main, args=(errors, Packed((run, arguments))), name=f"asyncq-{name}"
     )
     resource_tracker.ensure_running()  # or the first start would start it, which lifts the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
