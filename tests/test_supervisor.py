@@ -18,8 +18,8 @@ from asyncq.worker import WorkerTask
 
 @pytest.mark.parametrize(
     ("exit_code", "played", "pause"),
-    [(1, 0, 1), (-signal.SIGABRT, 0, 1), (-signal.SIGKILL, 0, 0), (1, 10, 0)],
-    ids=["failed", "aborted", "killed", "failed after it had played"],
+    [(1, 0, 1), (-signal.SIGKILL, 0, 1), (1, 10, 0), (-signal.SIGKILL, 10, 0)],
+    ids=["failed", "killed", "failed after it had played", "killed after it had played"],
 )
 def test_only_a_worker_that_fails_before_it_plays_is_waited_for(
     exit_code: int, played: int, pause: float, monkeypatch: pytest.MonkeyPatch

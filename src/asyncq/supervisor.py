@@ -66,7 +66,8 @@ class Supervisor:
             if place.vacant:
                 place.fill_when_due()
             elif place.process.exitcode is not None:
-                code, cause = place.process.exitcode, self._last_line(place.errors)
+                code = place.process.exitcode
+                cause = ": killed; is memory short?" if code == -signal.SIGKILL else self._last_line(place.errors)
                 self._replace(place, f"ended with exit code {code}{cause}")
             elif self._status.idle_seconds(place.task.index) > (limit := self._patience(place)):
                 why = "--worker-timeout" if limit == self._config.worker_timeout else "it was starting"
@@ -96,11 +97,11 @@ class Supervisor:
 
     def _last_line(self, errors: Connection) -> str:
         """Log the traceback that a dead child left; returns what it says, as the end of a sentence."""
-        if not errors.poll():
-            return ""
         try:
-            text = str(errors.recv())
-        except EOFError:
+            text = str(errors.recv()) if errors.poll() else ""
+        except (EOFError, OSError):  # nothing, or cut off
+            text = ""
+        if not text:
             return ""
         self._log(text)
         return f": {text.strip().splitlines()[-1]}"
@@ -146,17 +147,13 @@ class WorkerPlace:
         return self._due < float("inf")
 
     def clear(self) -> None:
-        """End the process, and let the next be due: after a pause if it keeps failing before it plays, else at once.
-
-        A worker that was killed has not failed: waiting would not help the next one.
-        """
-        was_killed = self.process.exitcode == -signal.SIGKILL
+        """End the process, and let the next be due: after a pause if it keeps failing before it plays, else at once."""
         self.process.kill()
         self.process.join(LONGEST_PAUSE)  # one that a broken disk or driver holds in the kernel dies later
         self.errors.close()
         self._status.set_state(self.task.index, WorkerState.DEAD)
         has_played = self._status.env_steps(self.task.index) > self._played
-        self.failures = 0 if has_played or was_killed else self.failures + 1
+        self.failures = 0 if has_played else self.failures + 1
         self._due = time.monotonic() + min(LONGEST_PAUSE, 2.0 ** min(self.failures, 10) - 1)
 
     def fill_when_due(self) -> None:
