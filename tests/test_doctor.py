@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import resource
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ import torch
 
 from asyncq import doctor
 from asyncq.cli import run
-from asyncq.doctor import Level, cores, examine, gpu, memory, open_files, refuse_hopeless, space
+from asyncq.doctor import Level, cores, examine, gpu, memory, open_files, processor, refuse_hopeless, space
 from asyncq.errors import UsageError
 
 Usage = namedtuple("Usage", "total used free")
@@ -34,6 +35,14 @@ def test_many_more_workers_than_cores_are_a_warning(
 ) -> None:
     monkeypatch.setattr(doctor, "usable_cores", lambda: 4)
     assert cores(processes).level is level
+
+
+@pytest.mark.parametrize(("machine", "level"), [("x86_64", Level.OK), ("aarch64", Level.WARNING)])
+def test_a_processor_that_writes_in_another_order_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, machine: str, level: Level
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert processor().level is level
 
 
 def test_too_few_open_files_are_an_error_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import re
 import resource
 import shutil
@@ -67,6 +68,7 @@ def doctor(config: DoctorConfig) -> int:
 
 def examine(run_dir: Path, processes: int) -> Iterator[Finding]:
     """Everything, the worst of which is an error."""
+    yield processor()
     yield cores(processes)
     yield memory(processes)
     yield shared_memory()
@@ -90,6 +92,14 @@ def refuse_too_large(queue_size: int) -> None:
     if queue_size > usable_memory():
         sizes = f"{queue_size / 1e9:,.0f} GB, and {usable_memory() / 1e9:.0f} may be used here"
         raise UsageError(f"the queue would take {sizes}; lower --queue-size, --n-step or --envs-per-process")
+
+
+def processor() -> Finding:
+    name = platform.machine()
+    if name.lower() not in ("x86_64", "amd64"):
+        why = "the order of writes to shared memory that asyncq relies on is that of x86-64"
+        return Finding(Level.WARNING, "processor", f"{name}; {why}: here something half written may be read")
+    return Finding(Level.OK, "processor", name)
 
 
 def cores(processes: int) -> Finding:
