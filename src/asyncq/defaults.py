@@ -115,8 +115,8 @@ PAPER: dict[str, Any] = {
     "precision": "float32", "exploration_persistence": (1.0,),
     "epsilon_final": (0.1, 0.01, 0.5), "epsilon_probabilities": (0.4, 0.3, 0.3), "epsilon_anneal_frames": 4_000_000,
 }  # fmt: skip
-PAPER_A3C = {"entropy_coefficient": 0.01, "final_entropy_coefficient": 0.01, "target_interval": 0}
-PAPER_Q = {"entropy_coefficient": 0.0, "final_entropy_coefficient": 0.0, "target_interval": 10_000}
+PAPER_A3C = {"final_entropy_coefficient": 0.01}
+PAPER_Q = {"target_interval": 10_000}
 
 PAPER_THREADS = 16
 """Each with an environment of its own."""
