@@ -12,7 +12,7 @@ import pytest
 from asyncq import supervisor
 from asyncq.config import TrainConfig
 from asyncq.status import StatusBoard, WorkerState
-from asyncq.supervisor import HOPELESS, RunFailed, Supervisor, WorkerPlace
+from asyncq.supervisor import HOPELESS, LearnerDied, RunFailed, Supervisor, WorkerPlace
 from asyncq.worker import WorkerTask
 
 
@@ -62,7 +62,23 @@ def test_workers_that_stood_still_with_everything_else_are_not_replaced(monkeypa
     monkeypatch.setattr(time, "monotonic", lambda: now + 1000)
     monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns + 10**12)
     watcher.watch()
-    assert not said and status.idle_seconds(0) < 100
+    assert not said and status.idle_seconds(0) < 100 and status.idle_seconds(status.learner) < 100
+
+
+def test_a_learner_that_gives_no_sign_of_life_counts_as_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "start_child", lambda *_, **__: SimpleNamespace(exitcode=None))
+    monkeypatch.setattr(supervisor, "LEARNER_SECONDS", 0.2)
+    status = StatusBoard(1)
+    learner: Any = SimpleNamespace(status=status, config=TrainConfig(worker_timeout=0.1))
+    watcher = Supervisor(learner, [WorkerTask(0, *cast(Any, [None] * 5))], print, print)
+    watcher.watch()
+    time.sleep(0.15)
+    status.touch(status.learner)
+    time.sleep(0.15)
+    watcher.watch()
+    time.sleep(0.1)
+    with pytest.raises(LearnerDied, match=r"the learner gave no sign of life for 0\.2 s"):
+        watcher.watch()
 
 
 def watch_forever(watcher: Supervisor) -> None:

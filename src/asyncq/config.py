@@ -177,7 +177,7 @@ class TrainConfig:
     max_restarts: int = 100
     """How many workers that died or hung are replaced until the learner ends; one more ends the run."""
     max_learner_restarts: int = 0
-    """Times that a learner which died starts again, with new workers, from the newest saved state."""
+    """Times that a learner which died or hung starts again, with new workers, from the newest saved state."""
     deterministic: bool = False
     """One worker, in step with the learner: the run repeats bit for bit on the same machine, also when it was stopped
     and resumed. Games begin anew at every --save-interval, and a resumed run goes back to the last one. Slow."""

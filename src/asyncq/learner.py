@@ -117,6 +117,7 @@ class Learner:
         if reason:
             self._report()
         while reason is None:
+            self.task.status.touch(self.task.status.learner)
             fragments = self._drain()
             if fragments:
                 self._count(fragments)
@@ -203,6 +204,7 @@ class Learner:
         for minibatch in minibatches:
             if self.task.status.stopping and not self.config.deterministic:
                 return
+            self.task.status.touch(self.task.status.learner)
             self._update(minibatch)
         if self.updates > before:
             self.bad_batches = 0

@@ -18,6 +18,9 @@ from asyncq.worker import WorkerTask, run_worker
 START_SECONDS = 600.0
 """What a worker may take to start, if --worker-timeout is less: 16 at once import torch for minutes on two busy cores,
 and if they were replaced for it, none would ever play."""
+LEARNER_SECONDS = 600.0
+"""What the learner may take, if --worker-timeout is less, without a sign of life: it gives none while it starts, makes
+an update, which of a large network is slow, or saves, to a disk that may be."""
 ASLEEP_SECONDS = 5.0
 """Between two looks at the workers, which otherwise come ten times a second."""
 LONGEST_PAUSE = 10.0
@@ -29,11 +32,11 @@ HOPELESS = 5
 
 
 class RunFailed(Exception):
-    """The learner died, or too many workers did; the run cannot go on."""
+    """The learner died or hangs, or too many workers did; the run cannot go on."""
 
 
 class LearnerDied(RunFailed):
-    """Only the learner's death ended the run: another learner could go on."""
+    """Only the learner's end ended the run: another learner could go on."""
 
 
 class Supervisor:
@@ -46,22 +49,25 @@ class Supervisor:
         self._say, self._log = say, log
         self._restarts = 0
         self._watched = time.monotonic()
+        self._status.touch_all()
         self._learner_errors, errors = Pipe(duplex=False)
         self.learner = start_child("learner", LEARNER_ENVIRONMENT, run_learner, learner, errors=errors)
         errors.close()
         self.workers = [WorkerPlace(task, self._status) for task in workers]
 
     def watch(self) -> None:
-        """Replace workers that died or hang. Raises RunFailed if too many did, LearnerDied."""
+        """Replace workers that died or hang. Raises RunFailed if too many did, LearnerDied if the learner did."""
         if self.learner.exitcode not in (None, 0):
             cause = self._last_line(self._learner_errors)
             raise LearnerDied(f"the learner ended with exit code {self.learner.exitcode}{cause}")
         if self._status.stopping:
             return
         if self._was_asleep():
-            for place in self.workers:
-                self._status.touch(place.task.index)
+            self._status.touch_all()
             return
+        limit = max(self._config.worker_timeout, LEARNER_SECONDS)
+        if self._status.idle_seconds(self._status.learner) > limit:
+            raise LearnerDied(f"the learner gave no sign of life for {limit:g} s")
         for place in self.workers:
             if place.vacant:
                 place.fill_when_due()
